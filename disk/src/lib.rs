@@ -1,0 +1,1 @@
+//! Base images, QCOW2 overlays, persistent volumes and the cloud-init seed.

@@ -1,0 +1,1 @@
+//! A typed async client for QEMU's monitor (QMP) and guest agent (QGA).

@@ -1,0 +1,1 @@
+//! End-to-end test harness: a host, an internet and guests made of namespaces and real QEMU.
