@@ -152,6 +152,15 @@ fn probe_with(device: &Path, program: &'static [u8], limit: Duration, cut_after:
     }
 }
 
+/// The kinds of VM that KVM makes (`KVM_CAP_VM_TYPES`, 235), as bits; `None` when
+/// KVM cannot be asked.
+#[must_use]
+pub fn vm_types(device: &Path) -> Option<u32> {
+    const KVM_CAP_VM_TYPES: u64 = 235;
+    let kvm = open(device).ok()?;
+    u32::try_from(kvm.check_extension_raw(KVM_CAP_VM_TYPES)).ok()
+}
+
 fn kick_signal() -> i32 {
     SIGRTMIN() + 3
 }
@@ -172,7 +181,7 @@ fn measure(device: &Path, program: &'static [u8], cut: &AtomicBool) -> Kvm {
     }
 }
 
-pub(super) fn open(device: &Path) -> Result<KvmDevice, Kvm> {
+fn open(device: &Path) -> Result<KvmDevice, Kvm> {
     let missing = |why: String| Kvm::Missing { why };
     let path = CString::new(device.as_os_str().as_bytes())
         .map_err(|_| missing("the device's path has a NUL byte".into()))?;
