@@ -22,7 +22,7 @@ use std::{fs::File, io::Read, path::Path};
 const LARGEST: u64 = 4 << 20;
 
 /// A small text file; `None` when it is missing, unreadable, no text or too large.
-fn text(path: &Path) -> Option<String> {
+pub(crate) fn text(path: &Path) -> Option<String> {
     let mut text = String::new();
     let read = File::open(path)
         .ok()?

@@ -138,6 +138,8 @@ fn probe_with(device: &Path, program: &'static [u8], limit: Duration, cut_after:
                 };
             }
             Err(mpsc::RecvTimeoutError::Timeout) if started.elapsed() >= limit => {
+                // Should the kernel ever give it back, it ends.
+                cut.store(true, Ordering::SeqCst);
                 return Kvm::Broken {
                     what: format!("hung: the kernel did not give the vCPU back in {limit:?}"),
                 };
@@ -328,6 +330,18 @@ mod tests {
         );
         match verdict {
             Kvm::Broken { what } => assert!(what.contains("did not end"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_probe_that_does_not_come_back_is_called_hung() {
+        if open(Path::new(DEVICE)).is_err() {
+            return;
+        }
+        let limit = Duration::from_millis(30);
+        match probe_with(Path::new(DEVICE), guest::ENDLESS, limit, limit) {
+            Kvm::Broken { what } => assert!(what.contains("hung"), "{what}"),
             other => panic!("{other:?}"),
         }
     }
