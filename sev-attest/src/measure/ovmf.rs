@@ -1,0 +1,404 @@
+//! What OVMF tells a hypervisor about itself: the GUID table in its footer and the SEV metadata.
+//!
+//! The table ends 32 bytes (the reset vector) before the end of the image and is read backwards:
+//! each entry is data, then a 16-bit length of the whole entry, then its GUID (edk2,
+//! `OvmfPkg/ResetVector`, `OvmfSevMetadata.asm`; QEMU, `hw/i386/pc_sysfw_ovmf.c`).
+//!
+//! Invariants of a parsed [`Firmware`]: every section is made of whole pages below 4 GiB, of a known
+//! type, overlapping neither another one nor the image; there is at most one secrets, one CPUID and one
+//! kernel-hashes section, each one page. Whatever breaks one is refused, since QEMU, the firmware and
+//! this program could otherwise read the same image in different ways.
+
+use std::fmt;
+
+use super::error::MeasureError;
+use super::guid::Guid;
+use super::pages::PAGE;
+
+/// Largest firmware image accepted, in bytes. Real images have 2 to 16 MiB.
+pub const MAX_FIRMWARE: usize = 64 << 20;
+/// Most metadata sections accepted.
+pub(super) const MAX_SECTIONS: u32 = 128;
+/// Most bytes of guest memory that all sections together may cover.
+pub(super) const MAX_SECTION_BYTES: u64 = 256 << 20;
+
+/// Firmware is mapped so that it ends here.
+const END: u64 = 1 << 32;
+/// Bytes between the end of the table and the end of the image.
+const AFTER_TABLE: usize = 32;
+/// Length (u16) and GUID of a table entry.
+const ENTRY_HEADER: usize = 18;
+/// Signature, length, version, number of sections.
+const METADATA_HEADER: usize = 16;
+/// Address, length, type of one section.
+const SECTION: usize = 12;
+
+const FOOTER: Guid = Guid::from_u128(0x96b582de_1fb2_45f7_baea_a366c55a082d);
+const HASH_TABLE: Guid = Guid::from_u128(0x7255371f_3a3b_4b04_927b_1da6efa8d454);
+const RESET_BLOCK: Guid = Guid::from_u128(0x00f771de_1a7e_4fcb_890e_68c77e2fb44e);
+const METADATA: Guid = Guid::from_u128(0xdc886566_984a_4798_a75e_5585a7bf67cc);
+
+/// What a metadata section holds; the number is the type in the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum SectionKind {
+    /// Memory that the firmware uses before it can validate pages; launched as zero pages.
+    SecMemory = 1,
+    /// Page that the security processor fills with the guest's secrets.
+    Secrets = 2,
+    /// Page of CPUID results that the security processor checks.
+    Cpuid = 3,
+    /// Calling area of an SVSM; launched as zero pages.
+    SvsmCaa = 4,
+    /// Page for the hashes of kernel, initial RAM disk and command line.
+    KernelHashes = 0x10,
+}
+
+impl SectionKind {
+    fn from_raw(raw: u32) -> Option<Self> {
+        Some(match raw {
+            1 => Self::SecMemory,
+            2 => Self::Secrets,
+            3 => Self::Cpuid,
+            4 => Self::SvsmCaa,
+            0x10 => Self::KernelHashes,
+            _ => return None,
+        })
+    }
+
+    /// Whether a firmware has at most one, of exactly one page.
+    fn single_page(self) -> bool {
+        matches!(self, Self::Secrets | Self::Cpuid | Self::KernelHashes)
+    }
+}
+
+impl fmt::Display for SectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SecMemory => "SNP_SEC_MEMORY",
+            Self::Secrets => "SNP_SECRETS",
+            Self::Cpuid => "CPUID",
+            Self::SvsmCaa => "SVSM_CAA",
+            Self::KernelHashes => "SNP_KERNEL_HASHES",
+        })
+    }
+}
+
+/// One section of guest memory that SNP populates at launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Section {
+    /// Guest physical address, page aligned.
+    pub base: u32,
+    /// Length in bytes, whole pages, not zero.
+    pub len: u32,
+    /// What it holds.
+    pub kind: SectionKind,
+}
+
+impl Section {
+    fn end(&self) -> u64 {
+        u64::from(self.base) + u64::from(self.len)
+    }
+
+    fn overlaps(&self, base: u64, end: u64) -> bool {
+        u64::from(self.base) < end && base < self.end()
+    }
+}
+
+/// Where the firmware wants the table of kernel hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashTableArea {
+    /// Guest physical address; not zero.
+    pub base: u32,
+    /// Room in bytes.
+    pub len: u32,
+}
+
+/// A firmware image with what it says about SEV, checked.
+#[derive(Debug, Clone)]
+pub struct Firmware {
+    data: Vec<u8>,
+    has_table: bool,
+    reset_eip: Option<u32>,
+    hash_table: Option<HashTableArea>,
+    sections: Option<Vec<Section>>,
+}
+
+impl Firmware {
+    /// Parses an image. An image without a GUID table is accepted here, since plain SEV measures any;
+    /// the accessors then say what is missing.
+    ///
+    /// # Errors
+    /// When a length, offset, type or overlap breaks one of the module's invariants.
+    pub fn parse(data: Vec<u8>) -> Result<Self, MeasureError> {
+        if data.is_empty() || data.len() > MAX_FIRMWARE {
+            return Err(MeasureError::FirmwareSize {
+                len: data.len(),
+                max: MAX_FIRMWARE,
+            });
+        }
+        let mut firmware = Self {
+            data,
+            has_table: false,
+            reset_eip: None,
+            hash_table: None,
+            sections: None,
+        };
+        let Some(entries) = table_entries(&firmware.data)? else {
+            return Ok(firmware);
+        };
+        let (mut reset, mut hashes, mut sections) = (None, None, None);
+        for (guid, bytes) in entries {
+            match guid {
+                RESET_BLOCK => {
+                    let [eip] = words("SEV-ES reset block", bytes)?;
+                    // QEMU takes zero as 'no reset vector'.
+                    reset = (eip != 0).then_some(eip);
+                }
+                HASH_TABLE => {
+                    let [base, len] = words("SEV hash table", bytes)?;
+                    hashes = (base != 0).then_some(HashTableArea { base, len });
+                }
+                METADATA => {
+                    let [offset] = words("SEV metadata offset", bytes)?;
+                    sections = Some(metadata_sections(&firmware.data, offset)?);
+                }
+                _ => {}
+            }
+        }
+        firmware.has_table = true;
+        firmware.reset_eip = reset;
+        firmware.hash_table = hashes;
+        firmware.sections = sections;
+        Ok(firmware)
+    }
+
+    /// The image's bytes.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Guest physical address of the image's first byte.
+    #[must_use]
+    pub fn gpa(&self) -> u64 {
+        image_base(self.data.len())
+    }
+
+    /// Where application processors start.
+    ///
+    /// # Errors
+    /// When the firmware doesn't say.
+    pub fn reset_eip(&self) -> Result<u32, MeasureError> {
+        self.require_table()?;
+        self.reset_eip.ok_or(MeasureError::NoResetBlock)
+    }
+
+    /// The metadata sections, in the order in which QEMU launches them.
+    ///
+    /// # Errors
+    /// When the firmware has no SEV metadata.
+    pub fn sections(&self) -> Result<&[Section], MeasureError> {
+        self.require_table()?;
+        self.sections.as_deref().ok_or(MeasureError::NoMetadata)
+    }
+
+    /// Where the table of kernel hashes goes.
+    ///
+    /// # Errors
+    /// When the firmware reserves no place for it.
+    pub fn hash_table(&self) -> Result<HashTableArea, MeasureError> {
+        self.require_table()?;
+        self.hash_table.ok_or(MeasureError::NoKernelHashes {
+            missing: "SEV hash table entry in its GUID table",
+        })
+    }
+
+    /// The section reserved for the page of kernel hashes, if any.
+    #[must_use]
+    pub fn kernel_hashes_section(&self) -> Option<&Section> {
+        self.sections
+            .as_ref()?
+            .iter()
+            .find(|s| s.kind == SectionKind::KernelHashes)
+    }
+
+    fn require_table(&self) -> Result<(), MeasureError> {
+        if self.has_table {
+            Ok(())
+        } else {
+            Err(MeasureError::NoFooterTable)
+        }
+    }
+}
+
+/// Where an image of this length begins in guest memory.
+fn image_base(len: usize) -> u64 {
+    END.saturating_sub(len as u64)
+}
+
+/// The `N` little-endian words that an entry consists of.
+fn words<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u32; N], MeasureError> {
+    if bytes.len() != N * 4 {
+        return Err(MeasureError::EntryData {
+            what,
+            len: bytes.len(),
+            expected: N * 4,
+        });
+    }
+    let mut out = [0; N];
+    for (word, chunk) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = le32(chunk);
+    }
+    Ok(out)
+}
+
+/// A little-endian word of exactly four bytes.
+fn le32(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |value, &byte| value << 8 | u32::from(byte))
+}
+
+/// Splits the header off the end of a table.
+fn split_entry_header(bytes: &[u8]) -> Option<(&[u8], usize, Guid)> {
+    let (front, header) = bytes.split_at_checked(bytes.len().checked_sub(ENTRY_HEADER)?)?;
+    let (len, guid) = header.split_at_checked(2)?;
+    Some((front, le32(len) as usize, Guid(guid.try_into().ok()?)))
+}
+
+type Entries<'a> = Vec<(Guid, &'a [u8])>;
+
+/// The entries of the footer table, or `None` when there is no table.
+fn table_entries(data: &[u8]) -> Result<Option<Entries<'_>>, MeasureError> {
+    let Some(front) = data
+        .len()
+        .checked_sub(AFTER_TABLE)
+        .and_then(|end| data.get(..end))
+    else {
+        return Ok(None);
+    };
+    let Some((front, claimed, FOOTER)) = split_entry_header(front) else {
+        return Ok(None);
+    };
+    let bad_length = || MeasureError::FooterTableLength {
+        claimed,
+        available: front.len().saturating_add(ENTRY_HEADER),
+    };
+    let len = claimed.checked_sub(ENTRY_HEADER).ok_or_else(bad_length)?;
+    let start = front.len().checked_sub(len).ok_or_else(bad_length)?;
+    let mut rest = front.get(start..).unwrap_or_default();
+    // The length has 16 bits and an entry at least 18 bytes: the search below stays cheap.
+    let mut entries = Entries::new();
+    while let Some((front, claimed, guid)) = split_entry_header(rest) {
+        let data_start = claimed
+            .checked_sub(ENTRY_HEADER)
+            .and_then(|len| front.len().checked_sub(len))
+            .ok_or(MeasureError::FooterEntryLength {
+                guid,
+                claimed,
+                available: rest.len(),
+            })?;
+        let (before, data) = front.split_at_checked(data_start).unwrap_or_default();
+        if entries.iter().any(|(known, _)| *known == guid) {
+            return Err(MeasureError::DuplicateEntry { guid });
+        }
+        entries.push((guid, data));
+        rest = before;
+    }
+    if !rest.is_empty() {
+        return Err(MeasureError::FooterTableRest { bytes: rest.len() });
+    }
+    Ok(Some(entries))
+}
+
+/// Reads and checks the SEV metadata that begins `offset` bytes before the image's end.
+fn metadata_sections(data: &[u8], offset: u32) -> Result<Vec<Section>, MeasureError> {
+    let outside = MeasureError::MetadataOffset {
+        offset,
+        len: data.len(),
+    };
+    let start = data
+        .len()
+        .checked_sub(offset as usize)
+        .ok_or_else(|| outside.clone())?;
+    let bytes = data.get(start..).unwrap_or_default();
+    let (header, body) = bytes.split_at_checked(METADATA_HEADER).ok_or(outside)?;
+    let (signature, header) = header.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    if signature != b"ASEV" {
+        return Err(MeasureError::MetadataSignature { found: *signature });
+    }
+    let [size, version, count] = words("SEV metadata header", header)?;
+    if version != 1 {
+        return Err(MeasureError::MetadataVersion(version));
+    }
+    let bad_length = MeasureError::MetadataLength {
+        size,
+        count,
+        max: MAX_SECTIONS,
+    };
+    if count > MAX_SECTIONS || size as usize != METADATA_HEADER + SECTION * count as usize {
+        return Err(bad_length);
+    }
+    let body = body.get(..SECTION * count as usize).ok_or(bad_length)?;
+    let mut sections: Vec<Section> = Vec::with_capacity(count as usize);
+    for (index, bytes) in body.chunks_exact(SECTION).enumerate() {
+        let [base, len, raw] = words("SEV metadata section", bytes)?;
+        let kind =
+            SectionKind::from_raw(raw).ok_or(MeasureError::SectionType { index, kind: raw })?;
+        let section = Section { base, len, kind };
+        check_section(index, section, &sections, data.len())?;
+        sections.push(section);
+    }
+    let bytes = sections.iter().map(|s| u64::from(s.len)).sum();
+    if bytes > MAX_SECTION_BYTES {
+        return Err(MeasureError::SectionsTooLarge {
+            bytes,
+            max: MAX_SECTION_BYTES,
+        });
+    }
+    Ok(sections)
+}
+
+fn check_section(
+    index: usize,
+    section: Section,
+    before: &[Section],
+    image: usize,
+) -> Result<(), MeasureError> {
+    let Section { base, len, kind } = section;
+    let aligned = |n: u32| n as usize % PAGE == 0;
+    if len == 0 || !aligned(base) || !aligned(len) || section.end() > END {
+        return Err(MeasureError::SectionRange {
+            index,
+            kind,
+            base,
+            len,
+        });
+    }
+    if kind.single_page() {
+        if len as usize != PAGE {
+            return Err(MeasureError::SectionNotOnePage { index, kind, len });
+        }
+        if before.iter().any(|s| s.kind == kind) {
+            return Err(MeasureError::SectionRepeated { index, kind });
+        }
+    }
+    if section.overlaps(image_base(image), END) {
+        return Err(MeasureError::SectionOverlap {
+            index,
+            kind,
+            other: "the firmware image".into(),
+        });
+    }
+    let overlapped = before
+        .iter()
+        .enumerate()
+        .find(|(_, s)| section.overlaps(u64::from(s.base), s.end()));
+    if let Some((other, s)) = overlapped {
+        let other = format!("section {other} ({})", s.kind);
+        return Err(MeasureError::SectionOverlap { index, kind, other });
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! SHA-384 of many 4 KiB pages: the bulk of the work of an SNP launch digest.
+//!
+//! The digest chain is sequential, but each link takes only the SHA-384 of its page, and these are
+//! independent: they are computed on all cores, and pages made of one repeated byte (most of a
+//! firmware's padding) only once per byte.
+
+use std::sync::Mutex;
+
+use sha2::{Digest as _, Sha384};
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+/// Bytes of a SHA-384 digest.
+pub(super) const SHA384_LEN: usize = 48;
+/// Pages that a thread takes at once; fewer than two such shares are not worth a second thread.
+const SHARE: usize = 32;
+/// More threads than this gain nothing over the sequential chain.
+const MAX_THREADS: usize = 16;
+
+/// A SHA-384 digest.
+pub type Sha384Digest = [u8; SHA384_LEN];
+
+/// SHA-384 of `data`.
+#[must_use]
+pub fn sha384(data: &[u8]) -> Sha384Digest {
+    Sha384::digest(data).into()
+}
+
+/// SHA-384 of each page of `data`, in order. A last incomplete page is left out: callers check the
+/// length first.
+#[must_use]
+pub fn page_digests(data: &[u8]) -> Vec<Sha384Digest> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    page_digests_on(data, cores)
+}
+
+/// As [`page_digests`], on at most a given number of threads.
+#[must_use]
+pub fn page_digests_on(data: &[u8], threads: usize) -> Vec<Sha384Digest> {
+    let count = data.len() / PAGE;
+    let mut digests = vec![[0; SHA384_LEN]; count];
+    let helpers = threads
+        .min(MAX_THREADS)
+        .min(count / SHARE)
+        .saturating_sub(1);
+    let jobs = Mutex::new(digests.chunks_mut(SHARE).zip(data.chunks(SHARE * PAGE)));
+    let work = || {
+        // The lock is held for taking a share only, and nothing in there can panic.
+        while let Some((out, pages)) = jobs.lock().ok().and_then(|mut jobs| jobs.next()) {
+            digest_into(out, pages);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            // A thread that can't be had is not needed: this one does what is left.
+            if std::thread::Builder::new()
+                .spawn_scoped(scope, work)
+                .is_err()
+            {
+                break;
+            }
+        }
+        work();
+    });
+    digests
+}
+
+fn digest_into(out: &mut [Sha384Digest], data: &[u8]) {
+    let mut uniform: Option<(u8, Sha384Digest)> = None;
+    for (out, page) in out.iter_mut().zip(data.chunks_exact(PAGE)) {
+        *out = match (repeated_byte(page), uniform) {
+            (Some(byte), Some((known, digest))) if byte == known => digest,
+            (byte, _) => {
+                let digest = sha384(page);
+                uniform = byte.map(|byte| (byte, digest)).or(uniform);
+                digest
+            }
+        };
+    }
+}
+
+/// The byte that the whole page repeats, if it does.
+fn repeated_byte(page: &[u8]) -> Option<u8> {
+    let (first, rest) = page.split_first()?;
+    let (_, but_last) = page.split_last()?;
+    (rest == but_last).then_some(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn threads_and_uniform_pages_change_nothing(
+            bytes in proptest::collection::vec((0u8..4, any::<bool>()), 0..100),
+            threads in 0usize..6,
+        ) {
+            let mut data = Vec::new();
+            for (i, (byte, uniform)) in bytes.iter().enumerate() {
+                let start = data.len();
+                data.resize(start + PAGE, *byte);
+                if !uniform {
+                    data[start + (i * 997) % PAGE] ^= 0x80;
+                }
+            }
+            let expected: Vec<_> = data.chunks_exact(PAGE).map(sha384).collect();
+            prop_assert_eq!(page_digests_on(&data, threads), expected.clone());
+            prop_assert_eq!(page_digests(&data), expected);
+        }
+    }
+}
