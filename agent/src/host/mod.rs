@@ -76,4 +76,31 @@ mod tests {
         File::create(&large).unwrap().set_len(LARGEST + 1).unwrap();
         assert_eq!(text(&large), None);
     }
+
+    proptest::proptest! {
+        /// Whatever a file or a program says, it is read without a panic.
+        #[test]
+        fn no_text_makes_a_parser_panic(
+            text in "(?s)[ -~\\n\\t\u{7f}-\u{ff}]{0,200}",
+            numbers in proptest::collection::vec("[0-9a-fx.:/-]{0,40}", 0..12),
+            base: u32,
+            count: u32,
+        ) {
+            for text in [&text, &numbers.join(" "), &numbers.join(":"), &numbers.join("\n")] {
+                let _ = qemu::version(&format!("version {text}"));
+                let _ = qemu::names(text);
+                let _ = nft::version(&format!("nftables v{text}"));
+                let _ = sev::flag(text);
+                let _ = system::kernel_version(text);
+                let _ = system::memory(&format!("MemTotal: {text}\nMemAvailable: {text}\n"));
+                let _ = users::clashing(text, true, base, count);
+                let _ = users::clashing(text, false, base, count);
+                let _ = users::maps(text, base, count);
+                let _ = users::lacking(&format!("CapEff:{text}"));
+                let (a, r) = (network::addresses(text), network::routes(text));
+                let _ = network::place(Some(text), &a, &r);
+                let _ = crate::cgroup::mounts::parse(&format!("1 2 3 / {text} - {text}"));
+            }
+        }
+    }
 }

@@ -80,8 +80,8 @@ pub fn cgroup(facts: &CgroupFacts) -> Check {
         format!("{layout} without {}{holder}", list(&lacking)),
         format!("Guests are not limited in {}.", list(&lacking)),
         Some(if held.is_empty() {
-            "Let this part of the host have the controllers: Delegate=yes in the unit, or the \
-             container's set-up."
+            "Look for cgroup_disable= in /proc/cmdline; in a container, have its set-up delegate \
+             the controllers."
         } else {
             UNIFY
         }),

@@ -30,7 +30,7 @@ fn cgroup_layouts() {
         (
             facts(Layout::Unified, &["memory", "pids"], &[], None),
             Degraded,
-            "Delegate=yes",
+            "cgroup_disable=",
         ),
         (
             facts(Layout::Legacy, &[], &["cpu"], Some("none")),
