@@ -1,0 +1,15 @@
+//! Launch digests: against the reference implementation, on hostile firmware, and by the command.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod cpus;
+mod hostile;
+mod idblock;
+mod properties;
+mod reference;
+mod support;
