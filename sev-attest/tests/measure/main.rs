@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod command;
 mod cpus;
 mod hostile;
 mod idblock;
