@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -11,8 +12,9 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::measure::{
-    CpuSignature, Firmware, IdBlock, IdKey, KernelHashes, Launch, LaunchDigest, MAX_FIRMWARE,
-    MeasureError, Measurement, Mode, SignedIdBlock, Variants, VcpuCounts, Vmm, sha256_reader,
+    CpuSignature, Firmware, FirmwareReadError, IdBlock, IdKey, KernelHashes, Launch, LaunchDigest,
+    MAX_FIRMWARE, MeasureError, Measurement, Mode, SignedIdBlock, Variants, VcpuCounts, Vmm,
+    sha256_reader,
 };
 
 /// Largest key file read, in bytes.
@@ -195,7 +197,7 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
         .as_deref()
         .map(|id| Signer::new(args, id))
         .transpose()?;
-    let (firmware, boots) = inputs(args)?;
+    let (firmware, boots) = inputs(args, mode)?;
     let signatures: Vec<CpuSignature> = cpus.iter().map(|(signature, _)| *signature).collect();
     let variants = Variants {
         boots: &boots,
@@ -265,7 +267,10 @@ fn cpus(
 }
 
 /// Firmware and hashes of what it boots; kernel and initial RAM disk are read meanwhile.
-fn inputs(args: &MeasureArgs) -> Result<(Firmware, Vec<KernelHashes>), MeasureCommandError> {
+fn inputs(
+    args: &MeasureArgs,
+    mode: Mode,
+) -> Result<(Firmware, Vec<KernelHashes>), MeasureCommandError> {
     std::thread::scope(|scope| {
         let hash = |path: &Path| {
             File::open(path)
@@ -278,8 +283,7 @@ fn inputs(args: &MeasureArgs) -> Result<(Firmware, Vec<KernelHashes>), MeasureCo
                 .spawn_scoped(scope, move || hash(path))
                 .ok()
         });
-        let bytes = read(&args.firmware, MAX_FIRMWARE as u64)?;
-        let firmware = Firmware::parse(bytes).map_err(|source| in_file(&args.firmware, source))?;
+        let firmware = firmware(&args.firmware, mode)?;
         let Some(kernel) = args.kernel.as_deref() else {
             return Ok((firmware, Vec::new()));
         };
@@ -510,6 +514,22 @@ fn write_policy(path: &Path, force: bool, text: &str) -> Result<(), MeasureComma
         }
         _ => file(path, source),
     })
+}
+
+/// The firmware, read in the way that is fastest for the mode.
+fn firmware(path: &Path, mode: Mode) -> Result<Firmware, MeasureCommandError> {
+    let image = File::open(path).map_err(|source| file(path, source))?;
+    let metadata = image.metadata().map_err(|source| file(path, source))?;
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    if mode == Mode::Snp && metadata.is_file() {
+        let read_at = |offset: usize, bytes: &mut [u8]| image.read_exact_at(bytes, offset as u64);
+        return Firmware::read_pages(len, read_at).map_err(|error| match error {
+            FirmwareReadError::Io(source) => file(path, source),
+            FirmwareReadError::Firmware(source) => in_file(path, source),
+        });
+    }
+    let bytes = read(path, MAX_FIRMWARE as u64)?;
+    Firmware::parse(bytes).map_err(|source| in_file(path, source))
 }
 
 /// A whole file of at most `max` bytes.

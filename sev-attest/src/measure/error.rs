@@ -21,6 +21,12 @@ pub enum MeasureError {
         /// Length of the image in bytes.
         len: usize,
     },
+    /// The image was read by [`super::Firmware::read_pages`], which suffices for SNP only.
+    #[error("firmware was read for SEV-SNP, {mode} needs all of it")]
+    PagesOnly {
+        /// Mode asked for.
+        mode: &'static str,
+    },
     /// The image has no OVMF footer table.
     #[error(
         "firmware has no OVMF GUID table 48 bytes before its end: give OVMF.fd or OVMF_CODE.fd \

@@ -18,7 +18,7 @@ use super::cpu::CpuSignature;
 use super::error::MeasureError;
 use super::gctx::{LaunchContext, PageType};
 use super::hashes::{KernelHashes, PADDED_TABLE};
-use super::ovmf::{Firmware, Section, SectionKind};
+use super::ovmf::{Body, Firmware, Section, SectionKind};
 use super::pages::{PAGE, Sha384Digest, page_digests, sha384};
 use super::vmsa::{self, BSP_EIP, Vmm};
 
@@ -235,9 +235,9 @@ impl<'f> Launch<'f> {
         let vcpus = self.vcpu_pages(variants, sha384)?;
         let sections = self.firmware.sections()?;
         let kernel_pages = self.kernel_pages(variants)?;
-        if self.firmware.data().len() % PAGE != 0 {
+        if self.firmware.len() % PAGE != 0 {
             return Err(MeasureError::FirmwareNotPaged {
-                len: self.firmware.data().len(),
+                len: self.firmware.len(),
             });
         }
         let mut shared = firmware_context(self.firmware);
@@ -366,7 +366,12 @@ impl<'f> Launch<'f> {
                 boots.iter().map(|boot| Some(boot.table())).collect()
             }
         };
-        let shared = Sha256::new_with_prefix(self.firmware.data());
+        let Body::Bytes(image) = self.firmware.body() else {
+            return Err(MeasureError::PagesOnly {
+                mode: self.mode.name(),
+            });
+        };
+        let shared = Sha256::new_with_prefix(image);
         let finish = |hash: &Sha256| LaunchDigest::Sev(hash.clone().finalize().into());
         let mut out = Vec::new();
         for (boot, table) in tables.iter().enumerate() {
@@ -415,7 +420,10 @@ impl<'f> Launch<'f> {
 #[must_use]
 pub fn firmware_context(firmware: &Firmware) -> LaunchContext {
     let mut context = LaunchContext::default();
-    context.normal(firmware.gpa(), &page_digests(firmware.data()));
+    match firmware.body() {
+        Body::Bytes(image) => context.normal(firmware.gpa(), &page_digests(image)),
+        Body::Pages(digests) => context.normal(firmware.gpa(), digests),
+    }
     context
 }
 

@@ -42,6 +42,6 @@ pub use idblock::{ID_AUTH_LEN, ID_BLOCK_LEN, IdBlock, IdKey, SignedIdBlock};
 pub use launch::{
     Launch, LaunchDigest, MAX_VCPUS, Measurement, Mode, Variants, VcpuCounts, firmware_context,
 };
-pub use ovmf::{Firmware, HashTableArea, MAX_FIRMWARE, Section, SectionKind};
+pub use ovmf::{Firmware, FirmwareReadError, HashTableArea, MAX_FIRMWARE, Section, SectionKind};
 pub use pages::{PAGE, Sha384Digest, page_digests, page_digests_on, sha384};
 pub use vmsa::{Vmm, page as vmsa_page};

@@ -10,10 +10,11 @@
 //! this program could otherwise read the same image in different ways.
 
 use std::fmt;
+use std::io;
 
 use super::error::MeasureError;
 use super::guid::Guid;
-use super::pages::PAGE;
+use super::pages::{PAGE, Sha384Digest, cores, page_digests, page_digests_from};
 
 /// Largest firmware image accepted, in bytes. Real images have 2 to 16 MiB.
 pub const MAX_FIRMWARE: usize = 64 << 20;
@@ -22,6 +23,9 @@ pub(super) const MAX_SECTIONS: u32 = 128;
 /// Most bytes of guest memory that all sections together may cover.
 pub(super) const MAX_SECTION_BYTES: u64 = 256 << 20;
 
+/// Bytes at the end in which table and metadata are looked for when an image is not kept: the table has
+/// at most 64 KiB.
+const TAIL: usize = 128 << 10;
 /// Firmware is mapped so that it ends here.
 const END: u64 = 1 << 32;
 /// Bytes between the end of the table and the end of the image.
@@ -117,11 +121,67 @@ pub struct HashTableArea {
 /// A firmware image with what it says about SEV, checked.
 #[derive(Debug, Clone)]
 pub struct Firmware {
-    data: Vec<u8>,
-    has_table: bool,
+    body: Body,
+    len: usize,
+    layout: Option<Layout>,
+}
+
+/// What of the image is kept to be measured.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    /// All of it.
+    Bytes(Vec<u8>),
+    /// The digests of its pages: enough for SNP.
+    Pages(Vec<Sha384Digest>),
+}
+
+/// Why a firmware image could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FirmwareReadError {
+    /// Reading failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The image was refused.
+    #[error(transparent)]
+    Firmware(#[from] MeasureError),
+}
+
+/// What the GUID table says.
+#[derive(Debug, Clone, Default)]
+struct Layout {
     reset_eip: Option<u32>,
     hash_table: Option<HashTableArea>,
     sections: Option<Vec<Section>>,
+}
+
+impl Layout {
+    /// Reads the table at the end of an image of `len` bytes, given the last of them; `None` when there
+    /// is no table.
+    fn parse(tail: &[u8], len: usize) -> Result<Option<Self>, MeasureError> {
+        let Some(entries) = table_entries(tail)? else {
+            return Ok(None);
+        };
+        let mut layout = Self::default();
+        for (guid, bytes) in entries {
+            match guid {
+                RESET_BLOCK => {
+                    let [eip] = words("SEV-ES reset block", bytes)?;
+                    // QEMU takes zero as 'no reset vector'.
+                    layout.reset_eip = (eip != 0).then_some(eip);
+                }
+                HASH_TABLE => {
+                    let [base, len] = words("SEV hash table", bytes)?;
+                    layout.hash_table = (base != 0).then_some(HashTableArea { base, len });
+                }
+                METADATA => {
+                    let [offset] = words("SEV metadata offset", bytes)?;
+                    layout.sections = Some(metadata_sections(tail, len, offset)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(layout))
+    }
 }
 
 impl Firmware {
@@ -131,58 +191,58 @@ impl Firmware {
     /// # Errors
     /// When a length, offset, type or overlap breaks one of the module's invariants.
     pub fn parse(data: Vec<u8>) -> Result<Self, MeasureError> {
-        if data.is_empty() || data.len() > MAX_FIRMWARE {
-            return Err(MeasureError::FirmwareSize {
-                len: data.len(),
-                max: MAX_FIRMWARE,
-            });
-        }
-        let mut firmware = Self {
-            data,
-            has_table: false,
-            reset_eip: None,
-            hash_table: None,
-            sections: None,
-        };
-        let Some(entries) = table_entries(&firmware.data)? else {
-            return Ok(firmware);
-        };
-        let (mut reset, mut hashes, mut sections) = (None, None, None);
-        for (guid, bytes) in entries {
-            match guid {
-                RESET_BLOCK => {
-                    let [eip] = words("SEV-ES reset block", bytes)?;
-                    // QEMU takes zero as 'no reset vector'.
-                    reset = (eip != 0).then_some(eip);
-                }
-                HASH_TABLE => {
-                    let [base, len] = words("SEV hash table", bytes)?;
-                    hashes = (base != 0).then_some(HashTableArea { base, len });
-                }
-                METADATA => {
-                    let [offset] = words("SEV metadata offset", bytes)?;
-                    sections = Some(metadata_sections(&firmware.data, offset)?);
-                }
-                _ => {}
-            }
-        }
-        firmware.has_table = true;
-        firmware.reset_eip = reset;
-        firmware.hash_table = hashes;
-        firmware.sections = sections;
-        Ok(firmware)
+        check_len(data.len())?;
+        let layout = Layout::parse(&data, data.len())?;
+        Ok(Self {
+            len: data.len(),
+            layout,
+            body: Body::Bytes(data),
+        })
     }
 
-    /// The image's bytes.
+    /// Reads an image of `len` bytes for SNP alone, keeping only its pages' digests. `read` fills a
+    /// buffer from a byte offset, and is called for each byte once, from several threads.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], when the metadata lies before the last 128 KiB (no real image's does), when
+    /// the image is not whole pages, and when reading fails.
+    pub fn read_pages(
+        len: usize,
+        read: impl Fn(usize, &mut [u8]) -> io::Result<()> + Sync,
+    ) -> Result<Self, FirmwareReadError> {
+        check_len(len)?;
+        if len % PAGE != 0 {
+            return Err(MeasureError::FirmwareNotPaged { len }.into());
+        }
+        let start = len - len.min(TAIL);
+        let mut tail = vec![0; len - start];
+        read(start, &mut tail)?;
+        let layout = Layout::parse(&tail, len)?;
+        // The pages that were parsed are the ones that are measured, whatever happens to the file.
+        let mut pages = page_digests_from(start / PAGE, cores(), read)?;
+        pages.extend(page_digests(&tail));
+        Ok(Self {
+            body: Body::Pages(pages),
+            len,
+            layout,
+        })
+    }
+
+    pub(super) fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Length of the image in bytes.
     #[must_use]
-    pub fn data(&self) -> &[u8] {
-        &self.data
+    #[allow(clippy::len_without_is_empty, reason = "no firmware is empty")]
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Guest physical address of the image's first byte.
     #[must_use]
     pub fn gpa(&self) -> u64 {
-        image_base(self.data.len())
+        image_base(self.len)
     }
 
     /// Where application processors start.
@@ -190,8 +250,7 @@ impl Firmware {
     /// # Errors
     /// When the firmware doesn't say.
     pub fn reset_eip(&self) -> Result<u32, MeasureError> {
-        self.require_table()?;
-        self.reset_eip.ok_or(MeasureError::NoResetBlock)
+        self.layout()?.reset_eip.ok_or(MeasureError::NoResetBlock)
     }
 
     /// The metadata sections, in the order in which QEMU launches them.
@@ -199,8 +258,10 @@ impl Firmware {
     /// # Errors
     /// When the firmware has no SEV metadata.
     pub fn sections(&self) -> Result<&[Section], MeasureError> {
-        self.require_table()?;
-        self.sections.as_deref().ok_or(MeasureError::NoMetadata)
+        self.layout()?
+            .sections
+            .as_deref()
+            .ok_or(MeasureError::NoMetadata)
     }
 
     /// Where the table of kernel hashes goes.
@@ -208,28 +269,37 @@ impl Firmware {
     /// # Errors
     /// When the firmware reserves no place for it.
     pub fn hash_table(&self) -> Result<HashTableArea, MeasureError> {
-        self.require_table()?;
-        self.hash_table.ok_or(MeasureError::NoKernelHashes {
-            missing: "SEV hash table entry in its GUID table",
-        })
+        self.layout()?
+            .hash_table
+            .ok_or(MeasureError::NoKernelHashes {
+                missing: "SEV hash table entry in its GUID table",
+            })
     }
 
     /// The section reserved for the page of kernel hashes, if any.
     #[must_use]
     pub fn kernel_hashes_section(&self) -> Option<&Section> {
-        self.sections
+        self.layout
+            .as_ref()?
+            .sections
             .as_ref()?
             .iter()
             .find(|s| s.kind == SectionKind::KernelHashes)
     }
 
-    fn require_table(&self) -> Result<(), MeasureError> {
-        if self.has_table {
-            Ok(())
-        } else {
-            Err(MeasureError::NoFooterTable)
-        }
+    fn layout(&self) -> Result<&Layout, MeasureError> {
+        self.layout.as_ref().ok_or(MeasureError::NoFooterTable)
     }
+}
+
+fn check_len(len: usize) -> Result<(), MeasureError> {
+    if len == 0 || len > MAX_FIRMWARE {
+        return Err(MeasureError::FirmwareSize {
+            len,
+            max: MAX_FIRMWARE,
+        });
+    }
+    Ok(())
 }
 
 /// Where an image of this length begins in guest memory.
@@ -313,17 +383,15 @@ fn table_entries(data: &[u8]) -> Result<Option<Entries<'_>>, MeasureError> {
     Ok(Some(entries))
 }
 
-/// Reads and checks the SEV metadata that begins `offset` bytes before the image's end.
-fn metadata_sections(data: &[u8], offset: u32) -> Result<Vec<Section>, MeasureError> {
-    let outside = MeasureError::MetadataOffset {
-        offset,
-        len: data.len(),
-    };
-    let start = data
+/// Reads and checks the SEV metadata that begins `offset` bytes before the end of an image of `image`
+/// bytes, given the last of them.
+fn metadata_sections(tail: &[u8], image: usize, offset: u32) -> Result<Vec<Section>, MeasureError> {
+    let outside = MeasureError::MetadataOffset { offset, len: image };
+    let start = tail
         .len()
         .checked_sub(offset as usize)
         .ok_or_else(|| outside.clone())?;
-    let bytes = data.get(start..).unwrap_or_default();
+    let bytes = tail.get(start..).unwrap_or_default();
     let (header, body) = bytes.split_at_checked(METADATA_HEADER).ok_or(outside)?;
     let (signature, header) = header.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
     if signature != b"ASEV" {
@@ -348,7 +416,7 @@ fn metadata_sections(data: &[u8], offset: u32) -> Result<Vec<Section>, MeasureEr
         let kind =
             SectionKind::from_raw(raw).ok_or(MeasureError::SectionType { index, kind: raw })?;
         let section = Section { base, len, kind };
-        check_section(index, section, &sections, data.len())?;
+        check_section(index, section, &sections, image)?;
         sections.push(section);
     }
     let bytes = sections.iter().map(|s| u64::from(s.len)).sum();

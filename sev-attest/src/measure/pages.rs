@@ -4,6 +4,7 @@
 //! independent: they are computed on all cores, and pages made of one repeated byte (most of a
 //! firmware's padding) only once per byte.
 
+use std::convert::Infallible;
 use std::sync::Mutex;
 
 use sha2::{Digest as _, Sha384};
@@ -30,39 +31,67 @@ pub fn sha384(data: &[u8]) -> Sha384Digest {
 /// length first.
 #[must_use]
 pub fn page_digests(data: &[u8]) -> Vec<Sha384Digest> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    page_digests_on(data, cores)
+    page_digests_on(data, cores())
 }
 
 /// As [`page_digests`], on at most a given number of threads.
 #[must_use]
 pub fn page_digests_on(data: &[u8], threads: usize) -> Vec<Sha384Digest> {
-    let count = data.len() / PAGE;
+    let copy = |offset: usize, pages: &mut [u8]| {
+        let bytes = data.get(offset..).unwrap_or_default();
+        for (page, bytes) in pages.chunks_exact_mut(PAGE).zip(bytes.chunks_exact(PAGE)) {
+            page.copy_from_slice(bytes);
+        }
+        Ok::<(), Infallible>(())
+    };
+    match page_digests_from(data.len() / PAGE, threads, copy) {
+        Ok(digests) => digests,
+        Err(never) => match never {},
+    }
+}
+
+/// SHA-384 of each of `count` pages that `read` yields by their byte offset, on at most a given number of
+/// threads. Only a small buffer per thread is held: giving out fresh memory for a whole image takes the
+/// kernel as long as hashing it.
+pub(super) fn page_digests_from<E: Send>(
+    count: usize,
+    threads: usize,
+    read: impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync,
+) -> Result<Vec<Sha384Digest>, E> {
     let mut digests = vec![[0; SHA384_LEN]; count];
     let helpers = threads
         .min(MAX_THREADS)
         .min(count / SHARE)
         .saturating_sub(1);
-    let jobs = Mutex::new(digests.chunks_mut(SHARE).zip(data.chunks(SHARE * PAGE)));
+    let jobs = Mutex::new(digests.chunks_mut(SHARE).zip((0..).step_by(SHARE * PAGE)));
     let work = || {
+        let mut buffer = vec![0; SHARE.min(count) * PAGE];
         // The lock is held for taking a share only, and nothing in there can panic.
-        while let Some((out, pages)) = jobs.lock().ok().and_then(|mut jobs| jobs.next()) {
+        while let Some((out, offset)) = jobs.lock().ok().and_then(|mut jobs| jobs.next()) {
+            let pages = buffer.get_mut(..out.len() * PAGE).unwrap_or_default();
+            read(offset, pages)?;
             digest_into(out, pages);
         }
+        Ok(())
     };
     std::thread::scope(|scope| {
-        for _ in 0..helpers {
-            // A thread that can't be had is not needed: this one does what is left.
-            if std::thread::Builder::new()
-                .spawn_scoped(scope, work)
-                .is_err()
-            {
-                break;
-            }
-        }
-        work();
-    });
-    digests
+        // A thread that can't be had is not needed: this one does what is left.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = (0..helpers).map_while(spawn).collect();
+        let own = work();
+        threads
+            .into_iter()
+            .fold(own, |result, thread| match thread.join() {
+                Ok(other) => result.and(other),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })?;
+    Ok(digests)
+}
+
+/// As many threads as the process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn digest_into(out: &mut [Sha384Digest], data: &[u8]) {
@@ -108,6 +137,10 @@ mod tests {
             let expected: Vec<_> = data.chunks_exact(PAGE).map(sha384).collect();
             prop_assert_eq!(page_digests_on(&data, threads), expected.clone());
             prop_assert_eq!(page_digests(&data), expected);
+            // Each thread meets the end that can't be read, or leaves it to another.
+            let short = |offset: usize, _: &mut [u8]| if offset > 0 { Err(offset) } else { Ok(()) };
+            let failed = page_digests_from(bytes.len(), threads, short).is_err();
+            prop_assert_eq!(failed, bytes.len() > SHARE);
         }
     }
 }

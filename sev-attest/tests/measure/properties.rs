@@ -1,7 +1,10 @@
 //! What must hold for any input: no panic, bounded work, and many at once equal to one by one.
 
 use proptest::prelude::*;
-use sev_attest::measure::{CpuSignature, Firmware, KernelHashes, Launch, Mode, Variants, Vmm};
+use sev_attest::measure::{
+    CpuSignature, Firmware, FirmwareReadError, KernelHashes, Launch, MeasureError, Mode, Variants,
+    Vmm,
+};
 
 use crate::support::{AMD_SEV, Image, firmware};
 
@@ -13,8 +16,51 @@ fn vmms() -> impl Strategy<Value = Vmm> {
     prop_oneof![Just(Vmm::Qemu), Just(Vmm::Ec2), Just(Vmm::Gce)]
 }
 
+/// The image read page by page, as from a file.
+fn read_pages(image: &[u8]) -> Result<Firmware, FirmwareReadError> {
+    Firmware::read_pages(image.len(), |offset, bytes| {
+        bytes.copy_from_slice(&image[offset..offset + bytes.len()]);
+        Ok(())
+    })
+}
+
+#[test]
+fn pages_read_from_a_file_give_the_same_digests() {
+    for len in [1, 2, 31, 32, 33, 64, 65, 100, 300] {
+        let image = firmware(AMD_SEV, len * 4096);
+        let boots = [KernelHashes::new(b"k", None, "x").unwrap()];
+        let variants = Variants {
+            boots: &boots,
+            cpus: &[CpuSignature(7)],
+            vcpus: &[1, 2],
+        };
+        let whole = Firmware::parse(image.clone()).unwrap();
+        let paged = read_pages(&image).unwrap();
+        let measure = |firmware| Launch::new(firmware, Mode::Snp).measure(&variants).unwrap();
+        assert_eq!(measure(&whole), measure(&paged), "{len} pages");
+        let sev = Launch::new(&paged, Mode::Sev)
+            .measure(&variants)
+            .unwrap_err();
+        assert!(matches!(sev, MeasureError::PagesOnly { .. }), "{sev:?}");
+        let cut = read_pages(&image[1..]);
+        assert!(cut.is_err(), "{len} pages less a byte");
+    }
+    let failing = |offset: usize, _: &mut [u8]| match offset {
+        0x20000 => Err(std::io::Error::other("gone")),
+        _ => Ok(()),
+    };
+    assert!(matches!(
+        Firmware::read_pages(0x80000, failing),
+        Err(FirmwareReadError::Io(_))
+    ));
+}
+
 /// Parses and measures whatever it is; only a panic or endless work can fail.
 fn take(image: Vec<u8>) {
+    let paged = read_pages(&image);
+    if !image.is_empty() && image.len() % 4096 == 0 {
+        assert_eq!(paged.is_ok(), Firmware::parse(image.clone()).is_ok());
+    }
     let Ok(firmware) = Firmware::parse(image) else {
         return;
     };
