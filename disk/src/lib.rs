@@ -1,1 +1,3 @@
 //! Base images, QCOW2 overlays, persistent volumes and the cloud-init seed.
+
+pub mod seed;
