@@ -1,1 +1,3 @@
 //! End-to-end test harness: a host, an internet and guests made of namespaces and real QEMU.
+
+pub mod fuzz;

@@ -1,0 +1,4 @@
+//! Bodies of the fuzz targets in `tests/fuzz`, one module per crate; each also replays its corpus in the
+//! normal test run.
+
+pub mod sev_attest;
