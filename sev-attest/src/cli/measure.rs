@@ -191,6 +191,11 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
             "ID blocks and policy files are for --mode snp only",
         ));
     }
+    if mode != Mode::Sev && args.vcpus.is_none() {
+        return Err(MeasureCommandError::Usage(
+            "the vCPUs' state is measured: give --vcpus",
+        ));
+    }
     let cpus = cpus(args, mode)?;
     let signer = args
         .id_key

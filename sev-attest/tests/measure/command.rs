@@ -172,7 +172,7 @@ fn refusals_name_the_input_and_the_way_out() {
             "none: No such file",
         ),
         ("--firmware plain.fd --vcpus 1".into(), "--vcpu-type"),
-        ("--firmware plain.fd --vcpu-type EPYC".into(), "number"),
+        ("--firmware plain.fd --vcpu-type EPYC".into(), "--vcpus"),
         (
             "--firmware plain.fd --vcpus 0 --vcpu-type EPYC".into(),
             "expected 1 to 4096",

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use sev_attest::measure::CpuSignature;
+use sev_attest::measure::{CPU_TYPES, CpuSignature};
 
 use crate::support::in_ci;
 
@@ -74,5 +74,15 @@ fn every_epyc_model_of_this_qemu_is_known_with_its_signature() {
     for name in names {
         let known = CpuSignature::of_type(name).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(known.parts(), ask_qemu(name), "{name}");
+    }
+}
+
+#[test]
+fn the_documented_table_has_every_signature() {
+    let docs = include_str!("../../../docs/measure.md");
+    for cpu in CPU_TYPES {
+        let (family, model, stepping) = cpu.signature.parts();
+        let row = format!("| {family}, {model}, {stepping} | {} |", cpu.signature);
+        assert!(docs.contains(&row), "{}: {row}", cpu.name);
     }
 }
