@@ -29,7 +29,7 @@ pub enum MeasureError {
     },
     /// The image has no OVMF footer table.
     #[error(
-        "firmware has no OVMF GUID table 48 bytes before its end: give OVMF.fd or OVMF_CODE.fd \
+        "firmware has no OVMF GUID table 32 bytes before its end: give OVMF.fd or OVMF_CODE.fd \
          (not a VARS file) built with SEV support"
     )]
     NoFooterTable,
@@ -170,7 +170,7 @@ pub enum MeasureError {
     /// SNP needs SEV metadata and the firmware has none.
     #[error(
         "firmware has no SEV metadata: QEMU refuses it for SEV-SNP. Use OVMF.fd or OVMF_CODE.fd; \
-         Debian's OVMF_CODE_4M.fd lacks it"
+         bookworm's OVMF_CODE_4M.fd lacks it"
     )]
     NoMetadata,
     /// SEV-ES and SNP need the reset block and the firmware has none.
