@@ -112,8 +112,9 @@ pub enum SeedWarning {
         /// Top-level key.
         key: String,
     },
-    /// A template is rendered in the guest: what it overrides cannot be told here. The agent's
-    /// settings are applied after it and still hold.
+    /// A template is rendered in the guest: what of it loses cannot be told here. The agent's
+    /// settings are applied after it and hold; but if it makes `ssh_authorized_keys`, `mounts` or
+    /// `fs_setup` anything but a list, cloud-init does not come to the agent's entries.
     Unchecked {
         /// Number of the part, from 1.
         part: usize,
@@ -140,8 +141,8 @@ impl fmt::Display for SeedWarning {
             ),
             Self::Unchecked { part } => write!(
                 f,
-                "cloud-init user data, part {part} is a template and cannot be checked here; the \
-                 agent's settings hold over it"
+                "cloud-init user data, part {part} is a template and cannot be checked here; \
+                 what it sets loses against the agent's settings"
             ),
         }
     }
