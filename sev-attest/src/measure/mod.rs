@@ -31,6 +31,7 @@ mod idblock;
 mod launch;
 mod ovmf;
 mod pages;
+mod sha384x4;
 mod vmsa;
 
 pub use cpu::{CPU_TYPES, CpuSignature, CpuType};

@@ -9,6 +9,8 @@ use std::sync::Mutex;
 
 use sha2::{Digest as _, Sha384};
 
+use super::sha384x4::sha384x4;
+
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
 /// Bytes of a SHA-384 digest.
@@ -96,15 +98,36 @@ pub(super) fn cores() -> usize {
 
 fn digest_into(out: &mut [Sha384Digest], data: &[u8]) {
     let mut uniform: Option<(u8, Sha384Digest)> = None;
-    for (out, page) in out.iter_mut().zip(data.chunks_exact(PAGE)) {
-        *out = match (repeated_byte(page), uniform) {
-            (Some(byte), Some((known, digest))) if byte == known => digest,
-            (byte, _) => {
-                let digest = sha384(page);
-                uniform = byte.map(|byte| (byte, digest)).or(uniform);
-                digest
+    let mut waiting: Vec<(&mut Sha384Digest, &[u8; PAGE])> = Vec::with_capacity(4);
+    let pages = data
+        .chunks_exact(PAGE)
+        .filter_map(|page| page.first_chunk::<PAGE>());
+    for (out, page) in out.iter_mut().zip(pages) {
+        match (repeated_byte(page), uniform) {
+            (Some(byte), Some((known, digest))) if byte == known => *out = digest,
+            (Some(byte), _) => {
+                *out = sha384(page);
+                uniform = Some((byte, *out));
             }
-        };
+            (None, _) => {
+                waiting.push((out, page));
+                if waiting.len() == 4 {
+                    digest_waiting(&mut waiting);
+                }
+            }
+        }
+    }
+    digest_waiting(&mut waiting);
+}
+
+/// Hashes up to four pages; empty lanes repeat the last one.
+fn digest_waiting(waiting: &mut Vec<(&mut Sha384Digest, &[u8; PAGE])>) {
+    let Some((_, last)) = waiting.last() else {
+        return;
+    };
+    let lanes = std::array::from_fn(|lane| waiting.get(lane).map_or(*last, |(_, page)| *page));
+    for ((out, _), digest) in waiting.drain(..).zip(sha384x4(lanes)) {
+        *out = digest;
     }
 }
 
