@@ -303,6 +303,7 @@ fn scripts_arrive_byte_for_byte() {
 fn every_part_of_a_message_has_its_effect() {
     let (guest, warnings) = boot(&with(
         "Content-Type: multipart/mixed; boundary=outer\nMIME-Version: 1.0\n\n\
+         --outer\nContent-Type: text/cloud-config\n\n# nothing\n\
          --outer\nContent-Type: text/cloud-config\n\nruncmd: [first]\npackages: [a]\n\
          --outer\nContent-Type: text/cloud-config\nMerge-Type: list(append)+dict(no_replace,recurse_list)+str()\n\n\
          runcmd: [second]\n\
@@ -326,7 +327,7 @@ fn every_part_of_a_message_has_its_effect() {
             .unwrap()
             .starts_with("#!/bin/sh\necho ä\n")
     );
-    assert_eq!(warnings, [SeedWarning::Unchecked { part: 4 }]);
+    assert_eq!(warnings, [SeedWarning::Unchecked { part: 5 }]);
 }
 
 #[test]

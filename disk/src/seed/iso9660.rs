@@ -1,8 +1,9 @@
 //! A writer of small ISO 9660 images with Joliet and Rock Ridge; pure.
 //!
-//! Why our own: the one Rust crate that writes all three (`hadris-iso`) has no stable release of
-//! the version that does and needs a newer compiler than this workspace promises; a seed needs
-//! one flat directory and nothing else. What is written:
+//! Why our own: of the Rust crates only `hadris-iso` writes all three, and its last stable
+//! version (2.5) stamps images with the present time. Version 3, which does not, is a release
+//! candidate that needs Rust 1.88. A seed needs one flat directory and nothing else. What is
+//! written:
 //!
 //! | sector | content |
 //! |---|---|

@@ -193,11 +193,11 @@ pub fn render(spec: &SeedSpec) -> Result<SeedFiles, SeedError> {
     let settings = cloud_config::settings(spec);
 
     let user_parts = spec.user_data.as_ref().map_or(&[][..], UserData::parts);
-    for (number, part) in (1..).zip(user_parts) {
+    for part in user_parts {
         if let Some(config) = &part.config {
-            cloud_config::compare(number, config, spec, &mut warnings)?;
+            cloud_config::compare(part.number, config, spec, &mut warnings)?;
         } else if part.is_template() {
-            warnings.push(SeedWarning::Unchecked { part: number });
+            warnings.push(SeedWarning::Unchecked { part: part.number });
         }
     }
 

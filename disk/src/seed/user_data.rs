@@ -31,6 +31,8 @@ pub struct UserData {
 /// One part: as it goes into the seed, and the cloud-config in it, if it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UserPart {
+    /// From 1, as the user counts them.
+    pub(super) number: usize,
     pub(super) mime: mime::Part,
     pub(super) config: Option<Node>,
 }
@@ -161,7 +163,7 @@ impl UserData {
                 merge_type: None,
                 body: text.to_owned(),
             };
-            let part = check(kind, mime).map_err(refuse)?;
+            let part = check(1, kind, mime).map_err(refuse)?;
             return Ok(Self {
                 parts: part.into_iter().collect(),
             });
@@ -174,7 +176,7 @@ impl UserData {
             };
             let kind = Kind::declared(&mime.content_type, &mime.body).map_err(refuse)?;
             mime.content_type = kind.content_type().to_owned();
-            parts.extend(check(kind, mime).map_err(refuse)?);
+            parts.extend(check(number, kind, mime).map_err(refuse)?);
         }
         if parts.is_empty() {
             return Err(refuse("the MIME message has no parts".to_owned()));
@@ -196,7 +198,7 @@ impl FromStr for UserData {
 }
 
 /// Checks one part; an empty cloud-config is none.
-fn check(kind: Kind, mime: mime::Part) -> Result<Option<UserPart>, String> {
+fn check(number: usize, kind: Kind, mime: mime::Part) -> Result<Option<UserPart>, String> {
     if mime.body.contains('\0') {
         return Err("it has a NUL byte".to_owned());
     }
@@ -226,7 +228,11 @@ fn check(kind: Kind, mime: mime::Part) -> Result<Option<UserPart>, String> {
         }
         _ => None,
     };
-    Ok(Some(UserPart { mime, config }))
+    Ok(Some(UserPart {
+        number,
+        mime,
+        config,
+    }))
 }
 
 #[cfg(test)]
