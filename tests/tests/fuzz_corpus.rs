@@ -7,7 +7,11 @@ use tests::fuzz;
 /// A target's name and function; the corpus is in `fuzz/corpus/<name>`.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: &[Target] = &[("ovmf_metadata", fuzz::sev_attest::ovmf_metadata)];
+const TARGETS: &[Target] = &[
+    ("ovmf_metadata", fuzz::sev_attest::ovmf_metadata),
+    ("ssh_key", fuzz::seed::ssh_key),
+    ("user_data", fuzz::seed::user_data),
+];
 
 /// Mutations of one file: cut at 16 places, and as many single bits turned.
 fn mutations(data: &[u8]) -> impl Iterator<Item = Vec<u8>> {

@@ -1,4 +1,5 @@
 //! Bodies of the fuzz targets in `tests/fuzz`, one module per crate; each also replays its corpus in the
 //! normal test run.
 
+pub mod seed;
 pub mod sev_attest;
