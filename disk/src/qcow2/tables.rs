@@ -1,0 +1,279 @@
+//! Reading a QCOW2 file's tables: every offset is compared with the file's length before it is
+//! followed, and memory is bounded by the largest L1 table (32 MiB) and one cluster.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use crate::{
+    Flaw,
+    error::{ReadError, Table},
+    qcow2::{
+        COMPRESSED, COPIED, OFFSET_MASK,
+        header::{Header, PROBE_LENGTH, probe_cluster_size},
+        layout,
+    },
+};
+
+/// L1 entry bits that must be zero: 0-8 and 56-62.
+const L1_RESERVED: u64 = !(OFFSET_MASK | COPIED);
+/// Standard L2 entry bits that must be zero: 1-8 and 56-61. Bit 0 is the zero flag.
+const L2_RESERVED: u64 = !(OFFSET_MASK | COPIED | COMPRESSED | 1);
+
+/// A QCOW2 file whose header and table positions have been checked.
+pub(crate) struct Qcow2<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) len: u64,
+    pub(crate) header: Header,
+}
+
+/// What an L2 entry maps a guest cluster to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    /// Nothing of its own.
+    Unallocated,
+    /// A cluster at `offset`; `copied` is the entry's COPIED flag.
+    Standard { offset: u64, copied: bool },
+    /// `len` compressed bytes (rounded up to sectors) at `offset`.
+    Compressed { offset: u64, len: u64 },
+}
+
+impl<'a> Qcow2<'a> {
+    /// Reads and checks the header of `file`, which has `len` bytes.
+    pub(crate) fn open(file: &'a File, len: u64) -> Result<Self, ReadError> {
+        let header = Header::parse(&first_cluster(file, len)?)?;
+        layout::check_tables(&header, len)?;
+        Ok(Qcow2 { file, len, header })
+    }
+
+    /// [`Qcow2::open`] for an image from outside. What the header asks for is refused before
+    /// where its tables lie is looked at: the first is the better explanation.
+    pub(crate) fn open_foreign(file: &'a File, len: u64) -> Result<Self, ReadError> {
+        let header = Header::parse(&first_cluster(file, len)?)?;
+        header.refuse_foreign()?;
+        layout::check_tables(&header, len)?;
+        Ok(Qcow2 { file, len, header })
+    }
+
+    /// The L1 table's entries.
+    pub(crate) fn l1(&self) -> Result<Vec<u64>, ReadError> {
+        Ok(read_entries(
+            self.file,
+            self.header.l1_table_offset,
+            u64::from(self.header.l1_size),
+        )?)
+    }
+
+    /// The refcount table's entries.
+    pub(crate) fn refcount_table(&self) -> Result<Vec<u64>, ReadError> {
+        let clusters = u64::from(self.header.refcount_table_clusters);
+        let entries = clusters * self.header.cluster_size() / 8;
+        Ok(read_entries(
+            self.file,
+            self.header.refcount_table_offset,
+            entries,
+        )?)
+    }
+
+    /// The offset that an L1 entry points to, checked; `None` for none.
+    pub(crate) fn l1_target(&self, index: u64, entry: u64) -> Result<Option<u64>, Flaw> {
+        if entry & L1_RESERVED != 0 {
+            return Err(Flaw::ReservedBits {
+                table: Table::L1,
+                index,
+                entry,
+            });
+        }
+        self.table_target(Table::L1, index, entry & OFFSET_MASK)
+    }
+
+    /// The offset of a refcount block, checked; `None` for none.
+    pub(crate) fn refcount_target(&self, index: u64, entry: u64) -> Result<Option<u64>, Flaw> {
+        // Bits 0 to 8 are reserved; an offset has all others.
+        if entry & 0x1ff != 0 {
+            return Err(Flaw::ReservedBits {
+                table: Table::RefcountTable,
+                index,
+                entry,
+            });
+        }
+        self.table_target(Table::RefcountTable, index, entry)
+    }
+
+    /// A table of one cluster: aligned, and wholly in the file.
+    fn table_target(&self, table: Table, index: u64, offset: u64) -> Result<Option<u64>, Flaw> {
+        if offset == 0 {
+            return Ok(None);
+        }
+        let cluster_size = self.header.cluster_size();
+        if offset % cluster_size != 0 {
+            return Err(Flaw::EntryAlignment {
+                table,
+                index,
+                offset,
+            });
+        }
+        if offset
+            .checked_add(cluster_size)
+            .is_none_or(|end| end > self.len)
+        {
+            return Err(Flaw::EntryBeyondFile {
+                table,
+                index,
+                offset,
+                len: self.len,
+            });
+        }
+        Ok(Some(offset))
+    }
+
+    /// The words of the L2 table at `offset` that describe clusters (extended entries' bitmaps
+    /// left out).
+    pub(crate) fn l2(&self, offset: u64) -> io::Result<Vec<u64>> {
+        let words = read_entries(self.file, offset, self.header.cluster_size() / 8)?;
+        let step = if self.header.l2_entry_size() == 16 {
+            2
+        } else {
+            1
+        };
+        Ok(words.into_iter().step_by(step).collect())
+    }
+
+    /// What an L2 entry means, checked. `index` counts guest clusters from the disk's start.
+    pub(crate) fn l2_target(&self, index: u64, entry: u64) -> Result<Mapping, Flaw> {
+        let (table, len) = (Table::L2, self.len);
+        if entry & COMPRESSED != 0 {
+            // x = 62 - (cluster_bits - 8): offset in bits 0 to x-1, additional sectors above.
+            let x = 70 - self.header.cluster_bits;
+            let offset = entry & ((1 << x) - 1);
+            let sectors = ((entry & (COMPRESSED - 1)) >> x) + 1;
+            if entry & COPIED != 0 {
+                return Err(Flaw::ReservedBits {
+                    table,
+                    index,
+                    entry,
+                });
+            }
+            if offset >= len {
+                return Err(Flaw::EntryBeyondFile {
+                    table,
+                    index,
+                    offset,
+                    len,
+                });
+            }
+            return Ok(Mapping::Compressed {
+                offset,
+                len: sectors * 512 - offset % 512,
+            });
+        }
+        if entry & L2_RESERVED != 0 {
+            return Err(Flaw::ReservedBits {
+                table,
+                index,
+                entry,
+            });
+        }
+        let offset = entry & OFFSET_MASK;
+        if offset == 0 {
+            return Ok(Mapping::Unallocated);
+        }
+        if offset % self.header.cluster_size() != 0 {
+            return Err(Flaw::EntryAlignment {
+                table,
+                index,
+                offset,
+            });
+        }
+        // The file may end inside its last cluster.
+        if offset >= len {
+            return Err(Flaw::EntryBeyondFile {
+                table,
+                index,
+                offset,
+                len,
+            });
+        }
+        Ok(Mapping::Standard {
+            offset,
+            copied: entry & COPIED != 0,
+        })
+    }
+
+    /// Follows every entry of every table. An L2 table or refcount block in use twice is refused
+    /// (there are no snapshots to share them), so the work is bounded by the file's length.
+    pub(crate) fn walk(&self) -> Result<Allocated, ReadError> {
+        let mut blocks = Vec::new();
+        for (index, entry) in (0..).zip(self.refcount_table()?) {
+            blocks.extend(
+                self.refcount_target(index, entry)?
+                    .map(|offset| (offset, index)),
+            );
+        }
+        refuse_twice(Table::RefcountTable, &mut blocks)?;
+        drop(blocks);
+
+        let mut tables = Vec::new();
+        for (index, entry) in (0..).zip(self.l1()?) {
+            tables.extend(self.l1_target(index, entry)?.map(|offset| (offset, index)));
+        }
+        refuse_twice(Table::L1, &mut tables)?;
+
+        let per_table = self.header.cluster_size() / self.header.l2_entry_size();
+        let mut allocated = Allocated::default();
+        for (offset, l1_index) in tables {
+            for (i, entry) in (0..).zip(self.l2(offset)?) {
+                match self.l2_target(l1_index * per_table + i, entry)? {
+                    Mapping::Unallocated => (),
+                    Mapping::Standard { .. } => allocated.standard += 1,
+                    Mapping::Compressed { .. } => allocated.compressed += 1,
+                }
+            }
+        }
+        Ok(allocated)
+    }
+}
+
+/// How many guest clusters have content of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Allocated {
+    pub(crate) standard: u64,
+    pub(crate) compressed: u64,
+}
+
+fn refuse_twice(table: Table, offsets: &mut [(u64, u64)]) -> Result<(), Flaw> {
+    offsets.sort_unstable();
+    for pair in offsets.windows(2) {
+        match *pair {
+            [(a, _), (b, index)] if a == b => {
+                return Err(Flaw::EntryTwice {
+                    table,
+                    index,
+                    offset: a,
+                });
+            }
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+/// The file's first cluster, or all of a shorter file; at most 2 MiB.
+fn first_cluster(file: &File, len: u64) -> Result<Vec<u8>, ReadError> {
+    let mut start = [0; PROBE_LENGTH];
+    let want = PROBE_LENGTH.min(usize::try_from(len).unwrap_or(PROBE_LENGTH));
+    let start = start.get_mut(..want).unwrap_or_default();
+    file.read_exact_at(start, 0)?;
+    let cluster_size = probe_cluster_size(start)?;
+    let mut cluster = vec![0; usize::try_from(cluster_size.min(len)).unwrap_or(0)];
+    file.read_exact_at(&mut cluster, 0)?;
+    Ok(cluster)
+}
+
+/// Reads `count` big-endian words; callers have bounded `count`.
+fn read_entries(file: &File, offset: u64, count: u64) -> io::Result<Vec<u64>> {
+    let mut bytes = vec![0; usize::try_from(count * 8).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes
+        .chunks_exact(8)
+        .filter_map(|w| w.try_into().ok().map(u64::from_be_bytes))
+        .collect())
+}

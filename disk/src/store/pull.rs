@@ -1,0 +1,260 @@
+//! Pulling an image: from a URL and a digest to a file of the store.
+
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
+
+use reqwest::Url;
+use tokio::sync::watch;
+
+use super::{
+    ImageStore, Progress, StoredImage,
+    http::{Answer, Failure, Fetch, Trust, parse_url, shown},
+    partial::Partial,
+    transfer::{Arrived, Job, Limits, Retries},
+};
+use crate::{Digest, Error, Flaw, Format, sums};
+
+/// How often a download asks whether a cancelled one has let go of the file.
+const HELD_POLL: Duration = Duration::from_millis(20);
+
+/// An image to download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// Where it is: `https`, or `http` (its digest vouches for it). User names and passwords are
+    /// refused.
+    pub url: String,
+    /// What it must be.
+    pub expected: Expected,
+    /// The format it was announced with, if any; another one is refused.
+    pub format: Option<Format>,
+}
+
+/// Where the digest of a download comes from. There is no download without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The caller knows it.
+    Digest(Digest),
+    /// A list that the publisher serves (see [`crate::sums`]), over `https` or from this machine.
+    Sums {
+        /// The list's URL.
+        url: String,
+        /// The image's name in the list; `None`: the last part of the image's URL.
+        name: Option<String>,
+    },
+}
+
+impl ImageStore {
+    /// Downloads an image into the store, or finds that it is there.
+    ///
+    /// Digests are checked while bytes arrive; what arrived is kept when the download fails,
+    /// is interrupted or cancelled, and the next pull of the same digest continues. Pulls of one
+    /// image at the same time are one download. `progress` is called as it proceeds.
+    ///
+    /// Cancel-safe: dropping the future stops the download, unless another caller waits for it.
+    /// Must be called in a Tokio runtime with time and I/O enabled.
+    pub async fn pull(
+        &self,
+        request: &PullRequest,
+        progress: impl Fn(Progress),
+    ) -> Result<StoredImage, Error> {
+        let url = parse_url(&request.url, Trust::ByDigest)?;
+        let expected = match &request.expected {
+            Expected::Digest(digest) => *digest,
+            Expected::Sums { url: list, name } => {
+                let name = match name {
+                    Some(name) => name.clone(),
+                    None => file_name(&url),
+                };
+                self.listed_digest(list, &name).await?
+            }
+        };
+        if let Some(image) = self.existing(expected, request.format).await? {
+            progress(Progress::new(
+                image.info.file_size.bytes(),
+                Some(image.info.file_size.bytes()),
+            ));
+            return Ok(image);
+        }
+        let shown = shown(&url);
+        let flight = self
+            .inner
+            .flights
+            .join((expected, request.format), |sender| {
+                let (store, format) = (self.clone(), request.format);
+                async move { store.download(url, expected, format, sender).await }
+            });
+        flight.wait(&shown, progress).await
+    }
+
+    /// The digest that the list at `url` gives for `name`.
+    async fn listed_digest(&self, url: &str, name: &str) -> Result<Digest, Error> {
+        let url = parse_url(url, Trust::ByTransport)?;
+        let mut retries = Retries::default();
+        let list = loop {
+            match self.fetch_list(&url).await {
+                Ok(list) => break list,
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Retry { error, after }) => {
+                    retries
+                        .pause(&self.inner.options.tuning, error, after, 0)
+                        .await?;
+                }
+                Err(Failure::Changed) => return Err(Error::Changed { url: shown(&url) }),
+            }
+        };
+        sums::find(&list, name).map_err(|reason| Error::Sums {
+            url: shown(&url),
+            reason,
+        })
+    }
+
+    async fn fetch_list(&self, url: &Url) -> Result<Vec<u8>, Failure> {
+        let fetch = self.fetch(Trust::ByTransport);
+        let Answer::Whole { mut response, .. } = fetch.get(url, None, None).await? else {
+            let reason = "it sends a part where the whole was asked for";
+            return Err(Error::Protocol {
+                url: shown(url),
+                reason,
+            }
+            .into());
+        };
+        let mut list = Vec::new();
+        while let Some(chunk) = fetch.chunk(&mut response).await? {
+            if list.len() + chunk.len() > sums::MAX_SUMS_LEN {
+                let reason = sums::SumsError::TooLong;
+                return Err(Error::Sums {
+                    url: shown(url),
+                    reason,
+                }
+                .into());
+            }
+            list.extend_from_slice(&chunk);
+        }
+        Ok(list)
+    }
+
+    fn fetch(&self, trust: Trust) -> Fetch<'_> {
+        Fetch {
+            clients: &self.inner.clients,
+            tuning: &self.inner.options.tuning,
+            trust,
+        }
+    }
+
+    /// The image, if the store has it and it is what was announced.
+    async fn existing(
+        &self,
+        expected: Digest,
+        format: Option<Format>,
+    ) -> Result<Option<StoredImage>, Error> {
+        let store = self.clone();
+        let image = blocking(self.root(), move || store.get(&expected)).await?;
+        match (image, format) {
+            (Some(image), Some(expected)) if image.info.format != expected => {
+                let found = image.info.format;
+                let flaw = Flaw::WrongFormat { expected, found };
+                Err(Error::Refused {
+                    image: image.path.display().to_string(),
+                    flaw,
+                })
+            }
+            (image, _) => Ok(image),
+        }
+    }
+
+    /// The one download of `expected`; runs in a task of its own.
+    async fn download(
+        self,
+        url: Url,
+        expected: Digest,
+        format: Option<Format>,
+        progress: watch::Sender<Progress>,
+    ) -> Result<StoredImage, Error> {
+        let partial = Partial::of(&self.tmp(), &expected);
+        let file = loop {
+            // Who held the file may have finished the image.
+            if let Some(image) = self.existing(expected, format).await? {
+                return Ok(image);
+            }
+            let candidate = partial.clone();
+            match blocking(&partial.part, move || candidate.open()).await? {
+                Some(file) => break Arc::new(file),
+                None => tokio::time::sleep(HELD_POLL).await,
+            }
+        };
+        let job = Job {
+            fetch: self.fetch(Trust::ByDigest),
+            url: &url,
+            expected: &expected,
+            partial: &partial,
+            file: &file,
+            limits: Limits {
+                max: self.inner.options.max_image_size,
+                reserve: self.inner.options.reserve,
+            },
+            progress: &progress,
+        };
+        let name = shown(&url);
+        let mut arrived = job.run().await?;
+        // Old bytes may be another version's that no server told apart from this one.
+        if arrived.resumed && arrived.digests.mismatch(&expected).is_some() {
+            job.reset().await?;
+            arrived = job.run().await?;
+        }
+        let (store, partial) = (self.clone(), partial.clone());
+        blocking(&partial.part.clone(), move || {
+            store.keep(
+                &partial,
+                &file,
+                &arrived,
+                &expected,
+                format,
+                Path::new(&name),
+            )
+        })
+        .await
+    }
+
+    /// Takes what arrived into the store, or discards it.
+    fn keep(
+        &self,
+        partial: &Partial,
+        file: &File,
+        arrived: &Arrived,
+        expected: &Digest,
+        format: Option<Format>,
+        name: &Path,
+    ) -> Result<StoredImage, Error> {
+        match self.approve(file, &arrived.digests, Some(expected), format, name) {
+            Ok(image) => {
+                partial.promote(file, &image.path)?;
+                self.index(&image, &arrived.digests)?;
+                Ok(image)
+            }
+            Err(error) => {
+                if let Error::DigestMismatch { .. } | Error::Refused { .. } = error {
+                    partial.discard()?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The last part of a URL's path, percent-decoding left to the publisher: lists have plain names.
+fn file_name(url: &Url) -> String {
+    url.path_segments()
+        .and_then(|mut parts| parts.next_back())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Runs what blocks where it may; `path` is for the error when the runtime is shutting down.
+pub(super) async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::io("work on", path)(std::io::Error::other(error))),
+    }
+}
