@@ -1,11 +1,15 @@
 //! Verification of AMD SEV-SNP attestation reports and computation of launch digests.
 
 pub mod cert;
+pub mod chain;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod crypto;
+pub mod formats;
 pub mod measure;
 pub mod product;
 pub mod report;
+pub mod roots;
 pub mod source;
 pub mod tcb;
 pub mod time;

@@ -9,7 +9,7 @@ use super::{CertError, Certificate, pss, tbs_range};
 use crate::time::UnixTime;
 
 /// Longest revocation list that is read, in bytes.
-pub const MAX_CRL: usize = 1 << 20;
+pub(super) const MAX_CRL: usize = 1 << 20;
 
 /// A parsed revocation list. Only a claim until its signature is verified.
 #[derive(Clone, PartialEq, Eq)]

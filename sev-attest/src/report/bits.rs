@@ -92,8 +92,7 @@ impl fmt::Display for GuestPolicy {
 pub struct PlatformInfo(pub u64);
 
 impl PlatformInfo {
-    /// Bits 6 and from 8 on.
-    const RESERVED: u64 = !0b1011_1111;
+    const RESERVED: u64 = !0xff;
 
     fn has(self, bit: u32) -> bool {
         self.0 & (1 << bit) != 0
@@ -128,6 +127,12 @@ impl PlatformInfo {
     #[must_use]
     pub fn alias_check_complete(self) -> bool {
         self.has(5)
+    }
+    /// The IOMMU keeps devices from writing to guests' memory. Newer than revision 1.58 of the
+    /// specification; real Turins set it.
+    #[must_use]
+    pub fn iommu_write_safe(self) -> bool {
+        self.has(6)
     }
     /// Trusted I/O is on.
     #[must_use]

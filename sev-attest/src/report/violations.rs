@@ -43,10 +43,7 @@ impl fmt::Display for Violation {
                 )
             }
             Self::PlatformInfo(info) => {
-                write!(
-                    f,
-                    "platform info {info:#x}: bits 6 and 8 to 63 must be zero"
-                )
+                write!(f, "platform info {info:#x}: bits 8 to 63 must be zero")
             }
             Self::KeyInfo(info) => write!(f, "key info {info:#x}: bits 5 to 31 must be zero"),
             Self::Tcb(offset, word) => write!(

@@ -1,0 +1,3 @@
+//! Forms in which reports and certificates are handed around.
+
+pub mod pem;
