@@ -12,7 +12,7 @@ run_packages=(
     # building: the linker of cargo, and the bundled SQLite
     gcc libc6-dev pkg-config make ca-certificates
     # the host of the VMs
-    qemu-utils ovmf nftables iproute2
+    qemu-utils ovmf nftables iproute2 curl
     # the guest image
     mmdebstrap debian-archive-keyring e2fsprogs fdisk dosfstools mtools
     # the person at the other end
@@ -20,9 +20,10 @@ run_packages=(
 )
 test_packages=(
     # readers of the seed that share no code with ours, and the benchmark's rival
-    genisoimage cloud-image-utils
+    genisoimage xorriso cloud-image-utils
     # cloud-init's own modules are run on what we write
-    python3 python3-venv python3-yaml python3-jsonschema python3-requests
+    python3 python3-venv python3-yaml python3-jsonschema python3-jsonpatch python3-requests
+    python3-configobj python3-jinja2 python3-netifaces python3-oauthlib python3-serial
     # web pages
     chromium chromium-driver
 )
