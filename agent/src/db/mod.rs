@@ -1,0 +1,147 @@
+//! The embedded database: what the agent intends and what it has done.
+//!
+//! SQLite in WAL mode with `synchronous = FULL`: a transaction that returned is
+//! on disk, also after a power cut. One thread owns the connection, so nothing
+//! blocks the runtime and writes are serial; readers wait in the same queue
+//! (queries take microseconds).
+
+mod events;
+mod images;
+mod instances;
+mod migrations;
+mod volumes;
+
+use std::{path::Path, sync::mpsc};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+pub use events::EventRow;
+pub use images::ImageRow;
+pub use instances::{InstanceRow, NewInstance, ProcessRow, Totals};
+pub use volumes::{VolumeRow, VolumeState};
+
+/// What can go wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// SQLite said no.
+    #[error("database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The schema could not be brought up to date.
+    #[error("database schema: {0}")]
+    Migration(#[from] rusqlite_migration::Error),
+    /// A stored value is not what this version writes.
+    #[error("database: {what} of {key} cannot be read: {message}")]
+    Stored {
+        /// Which column.
+        what: &'static str,
+        /// Which row.
+        key: String,
+        /// Why.
+        message: String,
+    },
+    /// The name is taken.
+    #[error("the name {0} is taken")]
+    NameTaken(String),
+    /// No such thing.
+    #[error("there is no {what} {key}")]
+    NotFound {
+        /// What.
+        what: &'static str,
+        /// Which.
+        key: String,
+    },
+    /// A volume is attached elsewhere, or in use.
+    #[error("volume {volume} is attached to {instance}")]
+    VolumeInUse {
+        /// The volume's name.
+        volume: String,
+        /// The instance's name.
+        instance: String,
+    },
+    /// A rule over several rows.
+    #[error("{0}")]
+    Conflict(String),
+    /// More than the node has.
+    #[error("{0}")]
+    Capacity(String),
+    /// The database's thread is gone.
+    #[error("the database is closed")]
+    Closed,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A cheap handle to the database.
+#[derive(Clone)]
+pub struct Db {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Db {
+    /// Opens or creates the database, brings its schema up to date and starts
+    /// its thread. The boolean says whether it is new.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is damaged, or is from a newer agent.
+    pub fn open(path: &Path) -> Result<(Self, bool), DbError> {
+        let fresh = !path.exists();
+        let mut connection = Connection::open(path)?;
+        migrations::prepare(&mut connection)?;
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("database".into())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    job(&mut connection);
+                }
+            })
+            .map_err(|_| DbError::Closed)?;
+        Ok((Self { jobs }, fresh))
+    }
+
+    /// Runs `work` on the database's thread.
+    pub(crate) async fn call<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, DbError> + Send + 'static,
+    {
+        let (reply, result) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let _ = reply.send(work(connection));
+        });
+        self.jobs.send(job).map_err(|_| DbError::Closed)?;
+        result.await.map_err(|_| DbError::Closed)?
+    }
+}
+
+/// Turns a stored JSON text back into a value.
+fn stored<T: serde::de::DeserializeOwned>(
+    what: &'static str,
+    key: &str,
+    text: &str,
+) -> Result<T, DbError> {
+    serde_json::from_str(text).map_err(|e| DbError::Stored {
+        what,
+        key: key.to_owned(),
+        message: e.to_string(),
+    })
+}
+
+fn json<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Result<String, DbError> {
+    serde_json::to_string(value).map_err(|e| DbError::Stored {
+        what,
+        key: key.to_owned(),
+        message: e.to_string(),
+    })
+}
+
+/// Now, as the database writes it (RFC 3339, UTC).
+#[must_use]
+pub fn now() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! What happens on the node, told to whoever listens and kept in the database.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use crate::{
+    db::{Db, EventRow},
+    ids::InstanceId,
+};
+
+/// How many events a slow listener may lag behind before it loses some; it can
+/// fetch them from the database then.
+const BACKLOG: usize = 1024;
+
+/// The node's events.
+#[derive(Clone)]
+pub struct Events {
+    db: Db,
+    live: broadcast::Sender<Arc<EventRow>>,
+}
+
+impl Events {
+    /// Over the database.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db, live: broadcast::channel(BACKLOG).0 }
+    }
+
+    /// Listens from now on.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Arc<EventRow>> {
+        self.live.subscribe()
+    }
+
+    /// Tells the listeners of an event that is already recorded.
+    pub(crate) fn publish(&self, event: EventRow) {
+        let _ = self.live.send(Arc::new(event));
+    }
+
+    /// Records an event and tells it, without making the caller wait.
+    pub fn emit(&self, instance: Option<&InstanceId>, kind: &'static str, data: Value) {
+        let (this, instance) = (self.clone(), instance.map(ToString::to_string));
+        tokio::spawn(async move {
+            match this.db.record_event(instance, kind, data).await {
+                Ok(event) => this.publish(event),
+                Err(e) => tracing::error!("event {kind} is lost: {e}"),
+            }
+        });
+    }
+}

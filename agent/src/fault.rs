@@ -1,0 +1,51 @@
+//! Fault points: places where a test can have the agent killed.
+//!
+//! Compiled in only with the feature `fault-points`, which release builds refuse.
+//! `CRN_FAULT_POINT=persisted:starting.launch` kills the process with SIGKILL
+//! when that point is reached: after the phase is on disk and before its effect
+//! (`persisted:`), or after the effect and before the next phase (`effected:`).
+
+#[cfg(all(feature = "fault-points", not(debug_assertions)))]
+compile_error!("the feature `fault-points` is for tests; it cannot be part of a release build");
+
+/// All fault points by name.
+#[must_use]
+pub fn names() -> Vec<String> {
+    if cfg!(feature = "fault-points") {
+        let phases = crate::life::Phase::PATHS;
+        let around = phases
+            .iter()
+            .flat_map(|p| [format!("persisted:{p}"), format!("effected:{p}")]);
+        around
+            .chain(["spawned:starting.launch".to_owned()])
+            .collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// Dies here if the environment says so. Nothing at all in an ordinary build.
+#[inline]
+pub fn point(kind: &str, at: &str) {
+    #[cfg(feature = "fault-points")]
+    {
+        use std::sync::OnceLock;
+        static ARMED: OnceLock<Option<String>> = OnceLock::new();
+        let armed = ARMED.get_or_init(|| std::env::var("CRN_FAULT_POINT").ok());
+        if armed
+            .as_deref()
+            .and_then(|p| p.strip_prefix(kind)?.strip_prefix(':'))
+            == Some(at)
+        {
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    #[cfg(not(feature = "fault-points"))]
+    let _ = (kind, at);
+}

@@ -1,0 +1,295 @@
+//! The loop of an instance's task.
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{Instrument, error, info, info_span, warn};
+
+use super::{Command, Handle, Status};
+use crate::{
+    db::{DbError, InstanceRow},
+    fault,
+    ids::InstanceId,
+    life::{
+        Circumstances, Decision, DeleteStep, Desired, Failure, FailureCode, Phase,
+        StartStep, Settled, StopStage, Transition, decide,
+    },
+    node::Node,
+    qemu::process::{Process, boot_id},
+};
+
+/// Requests that may wait for an instance before the next one has to.
+const INBOX: usize = 64;
+/// A guest that ran this long ran well: its next restart is its first again.
+pub(super) const GOOD_RUN: Duration = Duration::from_secs(60);
+
+/// A QEMU and what we hold of it.
+pub(super) struct Vm {
+    pub(super) process: Process,
+    pub(super) monitor: Option<(qmp::Qmp, qmp::Events)>,
+    pub(super) running_since: Option<tokio::time::Instant>,
+}
+
+/// The state of an instance's task.
+pub(super) struct Task {
+    pub(super) node: Arc<Node>,
+    pub(super) id: InstanceId,
+    pub(super) phase: Phase,
+    pub(super) restarts: u32,
+    pub(super) vm: Option<Vm>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    /// The wish in the database changed.
+    pub(super) poke: Arc<Notify>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) probe: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Starts the task of a recorded instance. `found` is the pid of a QEMU that
+/// carries its marker, when the agent comes back.
+pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> Handle {
+    let (inbox, requests) = mpsc::channel(INBOX);
+    let (status, watcher) = watch::channel(Status {
+        phase: row.phase.clone(),
+        ready: false,
+        pid: None,
+        progress: None,
+        warning: None,
+    });
+    let poke = Arc::new(Notify::new());
+    let handle = Handle { inbox, poke: poke.clone(), status: watcher };
+    let task = Task {
+        node: node.clone(),
+        id: row.id.clone(),
+        phase: row.phase.clone(),
+        restarts: row.restarts,
+        vm: None,
+        inbox: requests,
+        poke,
+        status,
+        probe: None,
+    };
+    node.tasks
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .insert(row.id.clone(), handle.clone());
+    let span = info_span!("instance", name = %row.name, id = row.id.short());
+    let row = row.clone();
+    tokio::spawn(task.run(row, found).instrument(span));
+    handle
+}
+
+impl Task {
+    async fn run(mut self, row: InstanceRow, found: Option<i32>) {
+        while let Err(e) = self.take_up(&row, found).await {
+            self.complain(&e).await;
+        }
+        loop {
+            match self.step().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => self.complain(&e).await,
+            }
+        }
+        self.node.forget_task(&self.id);
+        self.node.events.emit(Some(&self.id), "deleted", serde_json::json!({}));
+        info!("deleted");
+    }
+
+    /// The database refused: nothing was done, and it will be tried again.
+    async fn complain(&self, e: &DbError) {
+        error!("{e}; trying again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    /// After the agent's start: finds out whether this instance's QEMU lives.
+    async fn take_up(&mut self, row: &InstanceRow, found: Option<i32>) -> Result<(), DbError> {
+        let boot = boot_id();
+        let recorded = row.process.as_ref().filter(|p| p.boot_id == boot);
+        let process = recorded
+            .and_then(|p| Process::reopen(p.pid, p.start_ticks))
+            .or_else(|| found.and_then(|pid| Process::open(pid).ok()));
+        let expected = matches!(
+            self.phase,
+            Phase::Running | Phase::Starting { .. } | Phase::Stopping { .. }
+        );
+        match process {
+            Some(process) if expected => {
+                info!(pid = process.pid(), phase = self.phase.path(), "adopted");
+                let pid = process.pid();
+                if recorded.is_none_or(|p| p.pid != pid) {
+                    self.record_process(&process, self.planned_tap_fd(row).await?).await?;
+                }
+                self.vm = Some(Vm { process, monitor: None, running_since: None });
+                self.status.send_modify(|s| s.pid = Some(pid));
+                let data = serde_json::json!({ "pid": pid });
+                self.node.events.emit(Some(&self.id), "adopted", data);
+                self.go(&Transition::Found, row).await
+            }
+            Some(process) => {
+                warn!(pid = process.pid(), phase = self.phase.path(), "a QEMU that should not be");
+                process.kill();
+                process.exited().await;
+                Ok(())
+            }
+            None if expected => self.go(&Transition::Absent, row).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One decision. False when the instance is gone.
+    async fn step(&mut self) -> Result<bool, DbError> {
+        let row = self.node.db.instance(&self.id).await?;
+        match decide(&self.phase, row.wish, OffsetDateTime::now_utc()) {
+            Decision::Go(transition) => self.go(&transition, &row).await?,
+            Decision::Work => {
+                let transition = self.work(&row).await?;
+                fault::point("effected", self.phase.path());
+                self.go(&transition, &row).await?;
+            }
+            Decision::Wait => {
+                if let Some(transition) = self.wait(&row).await? {
+                    // The wish may have changed while we waited.
+                    let row = self.node.db.instance(&self.id).await?;
+                    self.go(&transition, &row).await?;
+                }
+            }
+            Decision::End => {
+                self.node.db.remove_instance(&self.id).await?;
+                fault::point("effected", self.phase.path());
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Follows a transition: the new phase is on disk before anything comes of it.
+    pub(super) async fn go(
+        &mut self,
+        transition: &Transition,
+        row: &InstanceRow,
+    ) -> Result<(), DbError> {
+        let launched = row.process.as_ref().map(|p| p.boot_id.as_str());
+        let circumstances = Circumstances {
+            now: OffsetDateTime::now_utc(),
+            restarts: self.restarts,
+            wanted: row.wish.desired == Desired::Running,
+            rebooted: launched.is_some_and(|launched| launched != boot_id()),
+        };
+        let next = match self.phase.apply(transition, circumstances) {
+            Ok(next) => next,
+            Err(e) => {
+                // A defect of ours. Staying where we are is safe; looping is not.
+                error!("{e}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return Ok(());
+            }
+        };
+        let restarts = match &next {
+            Phase::BackingOff { attempt, .. } => *attempt,
+            Phase::Stopped { .. } => 0,
+            _ => self.restarts,
+        };
+        let event = self
+            .node
+            .db
+            .set_phase(&self.id, &next, Settled::by(transition, &next), restarts)
+            .await?;
+        info!(transition = transition.word(), from = self.phase.path(), "{}", next.path());
+        if let Some(failure) = failure_of(&next) {
+            warn!(code = ?failure.code, "{}", failure.message);
+        }
+        fault::point("persisted", next.path());
+        self.restarts = restarts;
+        self.phase = next.clone();
+        self.status.send_modify(|s| {
+            s.ready &= next == Phase::Running;
+            s.phase = next;
+        });
+        self.node.events.publish(event);
+        Ok(())
+    }
+
+    /// Carries out what the phase names.
+    async fn work(&mut self, row: &InstanceRow) -> Result<Transition, DbError> {
+        match self.phase.clone() {
+            Phase::Preparing { step } => Ok(match self.prepare(step, row).await? {
+                Ok(()) => Transition::Done,
+                Err(_) if self.is_unwanted().await => Transition::Delete,
+                Err(failure) => Transition::Failed { failure },
+            }),
+            Phase::Starting { step: StartStep::Launch } => self.launch(row).await,
+            Phase::Starting { step: StartStep::Monitor } => self.connect_monitor(row).await,
+            Phase::Stopping { stage: StopStage::PowerButton, .. } => self.press_power_button().await,
+            Phase::Stopping { stage: StopStage::Quit, .. } => Ok(self.quit().await),
+            Phase::Stopping { stage: StopStage::Kill, .. } => Ok(self.kill().await),
+            Phase::Stopping { stage: StopStage::CleanUp, .. }
+            | Phase::Deleting { step: DeleteStep::CleanUp } => self.clean_up(row).await,
+            Phase::Deleting { step: DeleteStep::Disks } => self.remove_disks().await,
+            _ => Ok(Transition::Done),
+        }
+    }
+
+    async fn is_unwanted(&self) -> bool {
+        let row = self.node.db.instance(&self.id).await;
+        row.is_ok_and(|row| row.wish.desired == Desired::Deleted)
+    }
+
+    /// Rests until something happens.
+    async fn wait(&mut self, row: &InstanceRow) -> Result<Option<Transition>, DbError> {
+        match &self.phase {
+            Phase::Running => self.rest_running(row).await,
+            Phase::BackingOff { until, .. } => {
+                let left = *until - OffsetDateTime::now_utc();
+                let left = left.try_into().unwrap_or(Duration::ZERO);
+                tokio::select! {
+                    () = tokio::time::sleep(left) => {}
+                    () = self.poke.notified() => {}
+                    command = self.inbox.recv() => self.serve(command, row).await,
+                }
+                Ok(None)
+            }
+            _ => {
+                tokio::select! {
+                    () = self.poke.notified() => {}
+                    command = self.inbox.recv() => self.serve(command, row).await,
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Serves one request.
+    pub(super) async fn serve(&mut self, command: Option<Command>, row: &InstanceRow) {
+        match command {
+            // The handles are gone: the agent is shutting down.
+            None => std::future::pending().await,
+            Some(Command::SetPorts(ports, reply)) => {
+                let _ = reply.send(self.set_ports(ports, row).await);
+            }
+            Some(Command::Attach { volume, mount, reply }) => {
+                let _ = reply.send(self.attach_volume(&volume, mount.as_deref()).await);
+            }
+            Some(Command::Detach { volume, reply }) => {
+                let _ = reply.send(self.detach_volume(&volume).await);
+            }
+            Some(Command::Grow { volume, mib, reply }) => {
+                let _ = reply.send(self.grow_volume(&volume, mib).await);
+            }
+            Some(Command::RepairTap) => self.repair_tap(row).await,
+        }
+    }
+}
+
+fn failure_of(phase: &Phase) -> Option<&Failure> {
+    match phase {
+        Phase::Failed { failure } | Phase::BackingOff { failure, .. } => Some(failure),
+        _ => None,
+    }
+}
+
+/// A failure with its word.
+pub(super) fn failure(code: FailureCode, message: impl ToString) -> Failure {
+    Failure { code, message: message.to_string() }
+}
+

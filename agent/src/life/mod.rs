@@ -1,0 +1,389 @@
+//! The life of an instance: phases, and the named transitions between them.
+//!
+//! Pure: nothing here touches the world. [`Phase::apply`] is the only way from
+//! one phase to another, [`decide`] says what an instance in a phase does next.
+//! The diagram is in docs/lifecycle.md.
+//!
+//! Invariant: a phase is written to the database before the effect that it
+//! names, and every effect can be repeated. Recovery is therefore the ordinary
+//! path: take the phase from the database and go on.
+
+mod transition;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+pub use transition::{Circumstances, Illegal, Transition};
+
+/// What the owner wants of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// It should run, also after a crash or a reboot of the host.
+    Running,
+    /// It should be stopped, its disks kept.
+    Stopped,
+    /// It should be gone, with its root disk.
+    Deleted,
+}
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// What the first start needs is being made.
+    Preparing {
+        /// The step at hand.
+        step: PrepareStep,
+    },
+    /// A QEMU is being started.
+    Starting {
+        /// The step at hand.
+        step: StartStep,
+    },
+    /// QEMU runs and its monitor answers.
+    Running,
+    /// QEMU is being stopped.
+    Stopping {
+        /// How hard we try at the moment.
+        stage: StopStage,
+        /// What follows once QEMU is gone.
+        then: Then,
+    },
+    /// No QEMU, disks kept.
+    Stopped {
+        /// Why it stopped.
+        reason: StopReason,
+    },
+    /// QEMU died; it will be started again.
+    BackingOff {
+        /// How many restarts in a row have been needed, this one included.
+        attempt: u32,
+        /// When the next start is due.
+        #[serde(with = "time::serde::rfc3339")]
+        #[schema(value_type = String, format = DateTime)]
+        until: OffsetDateTime,
+        /// What was seen of the death.
+        failure: Failure,
+    },
+    /// Could not be prepared; it stays so until started again or deleted.
+    Failed {
+        /// What went wrong.
+        failure: Failure,
+    },
+    /// Everything of the instance is being removed.
+    Deleting {
+        /// The step at hand.
+        step: DeleteStep,
+    },
+}
+
+/// Steps before the first start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrepareStep {
+    /// The base image is fetched unless it is in the store.
+    Image,
+    /// The root overlay is created over the base image.
+    RootDisk,
+    /// The volumes that do not exist yet are created.
+    Volumes,
+    /// The cloud-init seed is written.
+    Seed,
+}
+
+/// Steps of each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StartStep {
+    /// Firewall elements, tap, addresses, routes; then QEMU is launched with the
+    /// tap. One step: a tap lives as long as somebody holds its descriptor.
+    Launch,
+    /// The monitor is connected and answers.
+    Monitor,
+}
+
+/// How a QEMU is asked to go; each stage has its own time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StopStage {
+    /// ACPI power button: the guest shuts itself down.
+    PowerButton,
+    /// QMP `quit`: QEMU flushes its disks and exits.
+    Quit,
+    /// SIGKILL.
+    Kill,
+    /// QEMU is gone: network and run files are removed.
+    CleanUp,
+}
+
+/// What follows a stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum Then {
+    /// Stay stopped.
+    Stay {
+        /// The reason to remember.
+        reason: StopReason,
+    },
+    /// Start again at once.
+    Restart,
+    /// Start again after a while: QEMU died by itself.
+    BackOff {
+        /// What was seen of the death.
+        failure: Failure,
+    },
+}
+
+/// Why an instance is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Created without being started.
+    NeverStarted,
+    /// The operator asked for it.
+    Requested,
+    /// The guest powered itself off.
+    GuestPoweredOff,
+}
+
+/// Steps of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeleteStep {
+    /// Network and run files.
+    CleanUp,
+    /// Root disk, seed, firmware variables, console log; volumes are detached and kept.
+    Disks,
+    /// The record itself.
+    Record,
+}
+
+/// Something that went wrong, for people and programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// A stable word for programs.
+    pub code: FailureCode,
+    /// A sentence for the operator.
+    pub message: String,
+}
+
+/// Stable words for what went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// The base image could not be had.
+    Image,
+    /// A disk could not be created or opened.
+    Disk,
+    /// The seed could not be written.
+    Seed,
+    /// Tap, addresses or firewall.
+    Network,
+    /// QEMU did not start, or its monitor did not answer.
+    Launch,
+    /// QEMU died while it ran.
+    Crashed,
+    /// Anything else.
+    Internal,
+}
+
+/// What an instance does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Carry out the effect that the phase names, then apply [`Transition::Done`].
+    Work,
+    /// Go to another phase first.
+    Go(Transition),
+    /// Nothing to do until something happens.
+    Wait,
+    /// The record is gone: the task ends.
+    End,
+}
+
+/// What has been asked of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// The state to reach.
+    pub desired: Desired,
+    /// A restart was asked for and has not begun.
+    pub restart: bool,
+    /// Do not wait for the guest: skip the power button.
+    pub force: bool,
+}
+
+/// Decides what an instance in `phase` does about `wish` at `now`. Pure.
+#[must_use]
+pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
+    use Decision::{End, Go, Wait, Work};
+    use Desired::{Deleted, Running, Stopped};
+    match (phase, wish.desired) {
+        (
+            Phase::Deleting {
+                step: DeleteStep::Record,
+            },
+            _,
+        ) => End,
+        (Phase::Deleting { .. }, _) => Work,
+        // The stages of a stop are not left before QEMU is gone, only hurried.
+        (
+            Phase::Stopping {
+                stage: StopStage::PowerButton,
+                ..
+            },
+            _,
+        ) if wish.force => Go(Transition::Escalate),
+        (Phase::Stopping { .. }, _) => Work,
+        (
+            Phase::Preparing { .. }
+            | Phase::Stopped { .. }
+            | Phase::Failed { .. }
+            | Phase::BackingOff { .. },
+            Deleted,
+        ) => Go(Transition::Delete),
+        (Phase::Running | Phase::Starting { .. }, Deleted | Stopped) => {
+            Go(Transition::Stop { force: wish.force })
+        }
+        (Phase::Preparing { .. }, _) => Work,
+        (Phase::Starting { .. }, Running) => Work,
+        (Phase::Running, Running) if wish.restart => Go(Transition::Restart { force: wish.force }),
+        (Phase::Running, Running) => Wait,
+        (Phase::Stopped { .. }, Running) => Go(Transition::Start),
+        (Phase::BackingOff { .. }, Running) if wish.restart => Go(Transition::Start),
+        (Phase::BackingOff { until, .. }, Running) if *until <= now => Go(Transition::Start),
+        (Phase::BackingOff { .. }, Running) => Wait,
+        (Phase::BackingOff { .. }, Stopped) => Go(Transition::Stop { force: true }),
+        // A failed preparation is tried again when somebody asks.
+        (Phase::Failed { .. }, Running) if wish.restart => Go(Transition::Prepare),
+        (Phase::Failed { .. } | Phase::Stopped { .. }, _) => Wait,
+    }
+}
+
+/// What a transition settles of the wish, so that it is not granted twice. What
+/// was asked for meanwhile stays: desired changes only if it is still `running`,
+/// flags are only cleared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The restart has begun.
+    pub restart: bool,
+    /// There is nothing left to hurry.
+    pub force: bool,
+    /// The guest itself wants to be stopped.
+    pub guest_off: bool,
+}
+
+impl Settled {
+    /// What `transition`, which led to `next`, settles.
+    #[must_use]
+    pub fn by(transition: &Transition, next: &Phase) -> Self {
+        use Transition::{PoweredOff, Prepare, Restart, Start};
+        Self {
+            restart: matches!(transition, Start | Restart { .. } | Prepare),
+            force: matches!(next, Phase::Stopped { .. } | Phase::Starting { .. }),
+            guest_off: matches!(transition, PoweredOff),
+        }
+    }
+}
+
+/// How long to wait before restart number `attempt` (from 1): 1 s doubling to 5 minutes.
+#[must_use]
+pub fn back_off(attempt: u32) -> std::time::Duration {
+    let seconds = 1u64 << attempt.saturating_sub(1).min(9);
+    std::time::Duration::from_secs(seconds.min(300))
+}
+
+impl Phase {
+    /// A word for tables and events.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Preparing { .. } => "preparing",
+            Self::Starting { .. } => "starting",
+            Self::Running => "running",
+            Self::Stopping { .. } => "stopping",
+            Self::Stopped { .. } => "stopped",
+            Self::BackingOff { .. } => "backing-off",
+            Self::Failed { .. } => "failed",
+            Self::Deleting { .. } => "deleting",
+        }
+    }
+
+    /// The phase with its step, as fault points and logs name it: `starting.launch`.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Preparing {
+                step: PrepareStep::Image,
+            } => "preparing.image",
+            Self::Preparing {
+                step: PrepareStep::RootDisk,
+            } => "preparing.root-disk",
+            Self::Preparing {
+                step: PrepareStep::Volumes,
+            } => "preparing.volumes",
+            Self::Preparing {
+                step: PrepareStep::Seed,
+            } => "preparing.seed",
+            Self::Starting {
+                step: StartStep::Launch,
+            } => "starting.launch",
+            Self::Starting {
+                step: StartStep::Monitor,
+            } => "starting.monitor",
+            Self::Running => "running",
+            Self::Stopping {
+                stage: StopStage::PowerButton,
+                ..
+            } => "stopping.power-button",
+            Self::Stopping {
+                stage: StopStage::Quit,
+                ..
+            } => "stopping.quit",
+            Self::Stopping {
+                stage: StopStage::Kill,
+                ..
+            } => "stopping.kill",
+            Self::Stopping {
+                stage: StopStage::CleanUp,
+                ..
+            } => "stopping.clean-up",
+            Self::Stopped { .. } => "stopped",
+            Self::BackingOff { .. } => "backing-off",
+            Self::Failed { .. } => "failed",
+            Self::Deleting {
+                step: DeleteStep::CleanUp,
+            } => "deleting.clean-up",
+            Self::Deleting {
+                step: DeleteStep::Disks,
+            } => "deleting.disks",
+            Self::Deleting {
+                step: DeleteStep::Record,
+            } => "deleting.record",
+        }
+    }
+
+    /// Every phase and step by name, for tests that kill the agent at each.
+    pub const PATHS: [&'static str; 17] = [
+        "preparing.image",
+        "preparing.root-disk",
+        "preparing.volumes",
+        "preparing.seed",
+        "starting.launch",
+        "starting.monitor",
+        "running",
+        "stopping.power-button",
+        "stopping.quit",
+        "stopping.kill",
+        "stopping.clean-up",
+        "stopped",
+        "backing-off",
+        "failed",
+        "deleting.clean-up",
+        "deleting.disks",
+        "deleting.record",
+    ];
+}
+
+#[cfg(test)]
+mod tests;

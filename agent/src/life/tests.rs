@@ -1,0 +1,319 @@
+//! Tables over the state machine, and a walk over everything that it can reach.
+
+use std::collections::{HashSet, VecDeque};
+
+use time::{Duration, OffsetDateTime};
+
+use super::*;
+
+const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+fn circumstances(wanted: bool) -> Circumstances {
+    Circumstances {
+        now: NOW,
+        restarts: 0,
+        wanted,
+        rebooted: false,
+    }
+}
+
+fn failure() -> Failure {
+    Failure {
+        code: FailureCode::Crashed,
+        message: "gone".into(),
+    }
+}
+
+fn wish(desired: Desired) -> Wish {
+    Wish {
+        desired,
+        restart: false,
+        force: false,
+    }
+}
+
+/// Follows decisions to the end, counting work as done; what a stop waits for exits.
+fn settle(mut phase: Phase, wish: Wish) -> (Phase, Vec<&'static str>) {
+    let mut path = vec![phase.path()];
+    for _ in 0..40 {
+        let transition = match decide(&phase, wish, NOW) {
+            Decision::Wait | Decision::End => return (phase, path),
+            Decision::Go(transition) => transition,
+            Decision::Work => match phase {
+                Phase::Stopping {
+                    stage: StopStage::CleanUp,
+                    ..
+                } => Transition::Done,
+                Phase::Stopping { .. } => Transition::Exited,
+                _ => Transition::Done,
+            },
+        };
+        phase = phase
+            .apply(&transition, circumstances(wish.desired == Desired::Running))
+            .expect("decide never proposes an illegal transition");
+        path.push(phase.path());
+    }
+    panic!("{path:?} does not settle");
+}
+
+#[test]
+fn a_created_instance_reaches_running_step_by_step() {
+    let (end, path) = settle(
+        Phase::Preparing {
+            step: PrepareStep::Image,
+        },
+        wish(Desired::Running),
+    );
+    assert_eq!(end, Phase::Running);
+    assert_eq!(
+        path,
+        [
+            "preparing.image",
+            "preparing.root-disk",
+            "preparing.volumes",
+            "preparing.seed",
+            "starting.launch",
+            "starting.monitor",
+            "running"
+        ]
+    );
+}
+
+#[test]
+fn created_stopped_stays_stopped() {
+    let (end, _) = settle(
+        Phase::Preparing {
+            step: PrepareStep::Image,
+        },
+        wish(Desired::Stopped),
+    );
+    assert_eq!(
+        end,
+        Phase::Stopped {
+            reason: StopReason::NeverStarted
+        }
+    );
+}
+
+#[test]
+fn stop_asks_the_guest_first_and_force_does_not() {
+    let (end, path) = settle(Phase::Running, wish(Desired::Stopped));
+    assert_eq!(
+        end,
+        Phase::Stopped {
+            reason: StopReason::Requested
+        }
+    );
+    assert_eq!(path[1], "stopping.power-button");
+    let (_, path) = settle(
+        Phase::Running,
+        Wish {
+            force: true,
+            ..wish(Desired::Stopped)
+        },
+    );
+    assert_eq!(path[1], "stopping.quit");
+}
+
+#[test]
+fn deletion_from_every_resting_place_ends_without_a_record() {
+    for phase in [
+        Phase::Running,
+        Phase::Starting {
+            step: StartStep::Launch,
+        },
+        Phase::Stopped {
+            reason: StopReason::Requested,
+        },
+        Phase::Failed { failure: failure() },
+        Phase::Preparing {
+            step: PrepareStep::Volumes,
+        },
+        Phase::BackingOff {
+            attempt: 3,
+            until: NOW + Duration::hours(1),
+            failure: failure(),
+        },
+    ] {
+        let (end, path) = settle(phase, wish(Desired::Deleted));
+        assert_eq!(
+            end,
+            Phase::Deleting {
+                step: DeleteStep::Record
+            },
+            "{path:?}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_powers_off_stays_stopped_until_started() {
+    let c = circumstances(true);
+    let stopping = Phase::Running.apply(&Transition::PoweredOff, c).unwrap();
+    let cleaning = stopping.apply(&Transition::Exited, c).unwrap();
+    let stopped = cleaning.apply(&Transition::Done, c).unwrap();
+    assert_eq!(
+        stopped,
+        Phase::Stopped {
+            reason: StopReason::GuestPoweredOff
+        }
+    );
+    // The task records the guest's own wish as the desired state.
+    assert_eq!(
+        decide(&stopped, wish(Desired::Stopped), NOW),
+        Decision::Wait
+    );
+    assert_eq!(
+        decide(&stopped, wish(Desired::Running), NOW),
+        Decision::Go(Transition::Start)
+    );
+}
+
+#[test]
+fn a_dead_qemu_comes_back_after_a_growing_pause() {
+    let mut c = circumstances(true);
+    let mut pauses = vec![];
+    for restarts in 0..12 {
+        c.restarts = restarts;
+        let down = Phase::Running
+            .apply(&Transition::Died { failure: failure() }, c)
+            .unwrap();
+        let Phase::BackingOff { attempt, until, .. } = down.apply(&Transition::Done, c).unwrap()
+        else {
+            panic!("not backing off")
+        };
+        assert_eq!(attempt, restarts + 1);
+        pauses.push((until - NOW).whole_seconds());
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+}
+
+#[test]
+fn an_agent_that_comes_back_takes_up_every_phase() {
+    let c = circumstances(true);
+    assert_eq!(
+        Phase::Running.apply(&Transition::Found, c).unwrap(),
+        Phase::Running
+    );
+    let launch = Phase::Starting {
+        step: StartStep::Launch,
+    };
+    let monitor = Phase::Starting {
+        step: StartStep::Monitor,
+    };
+    assert_eq!(launch.apply(&Transition::Found, c).unwrap(), monitor);
+    assert_eq!(monitor.apply(&Transition::Absent, c).unwrap(), launch);
+    // The host rebooted: no back-off, nothing crashed.
+    let gone = Phase::Running
+        .apply(
+            &Transition::Absent,
+            Circumstances {
+                rebooted: true,
+                ..c
+            },
+        )
+        .unwrap();
+    assert_eq!(
+        gone,
+        Phase::Stopping {
+            stage: StopStage::CleanUp,
+            then: Then::Restart
+        }
+    );
+    // QEMU died meanwhile: back-off.
+    let gone = Phase::Running.apply(&Transition::Absent, c).unwrap();
+    assert!(matches!(
+        gone,
+        Phase::Stopping {
+            then: Then::BackOff { .. },
+            ..
+        }
+    ));
+}
+
+#[test]
+fn force_hurries_a_stop_under_way() {
+    let phase = Phase::Stopping {
+        stage: StopStage::PowerButton,
+        then: Then::Stay {
+            reason: StopReason::Requested,
+        },
+    };
+    let hurried = Wish {
+        force: true,
+        ..wish(Desired::Stopped)
+    };
+    assert_eq!(
+        decide(&phase, hurried, NOW),
+        Decision::Go(Transition::Escalate)
+    );
+}
+
+#[test]
+fn illegal_transitions_are_refused_by_name() {
+    let e = Phase::Running
+        .apply(&Transition::Start, circumstances(true))
+        .unwrap_err();
+    assert_eq!(
+        e.to_string(),
+        "an instance in phase running has no transition start"
+    );
+}
+
+/// Every phase reachable by any transition survives a round trip through the
+/// database's JSON, has a path that the fault points know, and is never a trap:
+/// a deletion can end it.
+#[test]
+fn everything_reachable_round_trips_and_can_be_deleted() {
+    let transitions = [
+        Transition::Done,
+        Transition::Prepare,
+        Transition::Start,
+        Transition::Stop { force: false },
+        Transition::Stop { force: true },
+        Transition::Restart { force: false },
+        Transition::Delete,
+        Transition::Escalate,
+        Transition::Exited,
+        Transition::Died { failure: failure() },
+        Transition::PoweredOff,
+        Transition::Failed { failure: failure() },
+        Transition::Found,
+        Transition::Absent,
+    ];
+    let mut seen = HashSet::new();
+    let mut queue = VecDeque::from([Phase::Preparing {
+        step: PrepareStep::Image,
+    }]);
+    while let Some(phase) = queue.pop_front() {
+        let json = serde_json::to_string(&phase).unwrap();
+        if !seen.insert(json.clone()) {
+            continue;
+        }
+        assert_eq!(serde_json::from_str::<Phase>(&json).unwrap(), phase);
+        assert!(Phase::PATHS.contains(&phase.path()));
+        let (end, _) = settle(phase.clone(), wish(Desired::Deleted));
+        assert_eq!(
+            end,
+            Phase::Deleting {
+                step: DeleteStep::Record
+            }
+        );
+        for wanted in [true, false] {
+            for transition in &transitions {
+                if let Ok(next) = phase.apply(transition, circumstances(wanted)) {
+                    queue.push_back(next);
+                }
+            }
+        }
+    }
+    let paths: HashSet<_> = seen
+        .iter()
+        .map(|json| serde_json::from_str::<Phase>(json).unwrap().path())
+        .collect();
+    assert_eq!(
+        paths.len(),
+        Phase::PATHS.len(),
+        "every named phase is reachable"
+    );
+}

@@ -1,0 +1,145 @@
+//! The agent's side of a launch: opens what the plan names and starts the launcher.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+
+use super::{
+    plan::{FdSource, LaunchPlan},
+    process::{self, Process},
+};
+
+/// Why QEMU could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A file that the plan names.
+    #[error("{path}: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The launcher could not be started.
+    #[error("cannot start {program}: {source}")]
+    Spawn {
+        /// The agent's own program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was gone at once.
+    #[error("QEMU exited at once")]
+    Gone,
+}
+
+fn open(path: &Path, options: &OpenOptions) -> Result<OwnedFd, LaunchError> {
+    let file = options.open(path).map_err(|source| LaunchError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(file.into())
+}
+
+fn listen(path: &Path) -> Result<OwnedFd, LaunchError> {
+    let fail = |source| LaunchError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+        _ => {}
+    }
+    Ok(UnixListener::bind(path).map_err(fail)?.into())
+}
+
+/// Opens the plan's descriptors. The tap is moved in where the plan has it.
+fn descriptors(plan: &LaunchPlan, tap: OwnedFd) -> Result<Vec<FdMapping>, LaunchError> {
+    let mut tap = Some(tap);
+    let mut mappings = Vec::with_capacity(plan.fds.len());
+    for fd in &plan.fds {
+        let parent_fd = match &fd.source {
+            FdSource::ReadOnly(path) => open(path, OpenOptions::new().read(true))?,
+            FdSource::ReadWrite(path) => open(path, OpenOptions::new().read(true).write(true))?,
+            FdSource::Append(path) => open(
+                path,
+                OpenOptions::new().append(true).create(true).mode(0o600),
+            )?,
+            FdSource::Listen(path) => listen(path)?,
+            FdSource::Tap => match tap.take() {
+                Some(tap) => tap,
+                None => continue,
+            },
+        };
+        mappings.push(FdMapping {
+            parent_fd,
+            child_fd: fd.number,
+        });
+    }
+    Ok(mappings)
+}
+
+/// Starts QEMU as the plan says, its messages appended to `log`. Blocking only
+/// for opening files; call it where that is allowed.
+///
+/// # Errors
+/// [`LaunchError`]; nothing runs then.
+pub fn launch(plan: &LaunchPlan, tap: OwnedFd, log: &Path) -> Result<Process, LaunchError> {
+    // The running program, even if its file was replaced by an upgrade.
+    let program = PathBuf::from("/proc/self/exe");
+    let mappings = descriptors(plan, tap)?;
+    let log = File::from(open(
+        log,
+        OpenOptions::new().append(true).create(true).mode(0o600),
+    )?);
+    let log_again = log.try_clone().map_err(|source| LaunchError::Spawn {
+        program: program.clone(),
+        source,
+    })?;
+    let mut command = tokio::process::Command::new(&program);
+    command
+        .arg("launch-vm")
+        .arg("--uid")
+        .arg(plan.uid.to_string());
+    if plan.isolate_network {
+        command.arg("--isolate-network");
+    }
+    if let Some(procs) = &plan.cgroup_procs {
+        command.arg("--cgroup-procs").arg(procs);
+    }
+    command.arg("--").arg(&plan.binary).args(&plan.args);
+    command
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(log_again)
+        .kill_on_drop(false);
+    command
+        .fd_mappings(mappings)
+        .map_err(|e| LaunchError::Spawn {
+            program: program.clone(),
+            source: io::Error::other(e.to_string()),
+        })?;
+    let mut child = command.spawn().map_err(|source| LaunchError::Spawn {
+        program: program.clone(),
+        source,
+    })?;
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .ok_or(LaunchError::Gone)?;
+    let process = process::Process::open(pid).map_err(|_| LaunchError::Gone)?;
+    // Reaped here while the agent lives, by init when QEMU outlives it.
+    tokio::spawn(async move {
+        let _ = child.wait().await;
+    });
+    Ok(process)
+}

@@ -1,0 +1,336 @@
+//! What somebody asks for: the specification of an instance, checked where it enters.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use disk::{
+    MiB,
+    seed::{MountPoint, SshKey, UserData},
+};
+use net::PortRule;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    config::Limits,
+    ids::{IdError, Name, clip},
+};
+
+pub use crate::qemu::plan::{Firmware, MAX_VOLUMES};
+
+/// Most SSH keys of one instance (as in the network's messages).
+pub const MAX_KEYS: usize = 256;
+/// Most open ports of one instance.
+pub const MAX_PORTS: usize = 1024;
+
+/// Why a specification was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// A name or an id.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// A number outside of what this node allows.
+    #[error("{what} must be between {min} and {max}, not {value}")]
+    Range {
+        /// What, with its unit.
+        what: &'static str,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+        /// What was asked for.
+        value: u64,
+    },
+    /// More of something than an instance can have.
+    #[error("{count} {what}: an instance can have {max}")]
+    TooMany {
+        /// What.
+        what: &'static str,
+        /// How many were asked for.
+        count: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// Neither a catalogue name nor a digest.
+    #[error(
+        "{0:?} is not an image: a name such as debian:12, or sha256: and 64 hexadecimal digits"
+    )]
+    Image(String),
+    /// A part that another crate parses.
+    #[error("{what}: {message}")]
+    Part {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        message: String,
+    },
+    /// The same volume or mount point twice.
+    #[error("{what} {value:?} is named twice")]
+    Twice {
+        /// What.
+        what: &'static str,
+        /// Which.
+        value: String,
+    },
+}
+
+/// How an image is named: `debian:12`, or by digest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageName(String);
+
+impl ImageName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The digest's digits, when the image is named by digest.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.0.strip_prefix("sha256:").filter(|hex| hex.len() == 64)
+    }
+}
+
+impl FromStr for ImageName {
+    type Err = SpecError;
+    fn from_str(s: &str) -> Result<Self, SpecError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-:".contains(&b);
+        let ok = (1..=128).contains(&s.len())
+            && s.bytes().all(plain)
+            && s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        if ok { Ok(Self(s.to_owned())) } else { Err(SpecError::Image(clip(s))) }
+    }
+}
+
+impl TryFrom<String> for ImageName {
+    type Error = SpecError;
+    fn try_from(s: String) -> Result<Self, SpecError> {
+        s.parse()
+    }
+}
+
+impl From<ImageName> for String {
+    fn from(name: ImageName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A request for an instance, as the API takes it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// A label (RFC 1123), unique on this node; also the hostname. Without one
+    /// the instance is named by its id, and its hostname is the id in base32.
+    #[schema(example = "my-web-server")]
+    pub name: Option<String>,
+    /// Virtual CPUs.
+    #[serde(default = "one")]
+    pub vcpus: u64,
+    /// Memory in MiB.
+    #[serde(default = "default_memory")]
+    pub memory_mib: u64,
+    /// Size of the root disk in MiB; at least the image's.
+    #[serde(default = "default_disk")]
+    pub disk_mib: u64,
+    /// A catalogue name or `sha256:` and 64 digits.
+    #[schema(example = "debian:12")]
+    pub image: String,
+    /// OpenSSH public keys for root.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    /// Ports open from outside: `22`, `443/tcp`, `53/udp`; 22 alone unless given.
+    #[schema(example = json!(["22", "443"]))]
+    pub allowed_ports: Option<Vec<String>>,
+    /// Volumes to attach; those that do not exist are created.
+    #[serde(default)]
+    pub volumes: Vec<VolumeRequest>,
+    /// The user's own cloud-init user data.
+    pub cloud_init: Option<String>,
+    /// Firmware.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Start it once it is prepared.
+    #[serde(default = "yes")]
+    pub start: bool,
+}
+
+/// A volume in a [`CreateRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeRequest {
+    /// The volume's name.
+    pub name: String,
+    /// Where the guest mounts it; only attached when absent.
+    #[schema(example = "/data")]
+    pub mount: Option<String>,
+    /// Size in MiB if it has to be created.
+    pub size_mib: Option<u64>,
+}
+
+fn one() -> u64 {
+    1
+}
+fn default_memory() -> u64 {
+    1024
+}
+fn default_disk() -> u64 {
+    10_240
+}
+fn yes() -> bool {
+    true
+}
+
+/// What an instance is, as the database keeps it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory.
+    pub memory: MiB,
+    /// Root disk.
+    pub disk: MiB,
+    /// As it was named.
+    pub image: ImageName,
+    /// Hostname in the guest.
+    pub hostname: String,
+    /// Root's keys.
+    pub ssh_keys: Vec<String>,
+    /// Open ports.
+    pub ports: BTreeSet<PortRule>,
+    /// The user's cloud-init.
+    pub cloud_init: Option<String>,
+    /// Firmware.
+    pub firmware: Firmware,
+}
+
+/// A volume to be attached, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedVolume {
+    /// Name.
+    pub name: Name,
+    /// Where the guest mounts it.
+    pub mount: Option<String>,
+    /// Size if it has to be created.
+    pub size: MiB,
+}
+
+/// A request that passed every check that needs no other instance.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// The name, if one was given.
+    pub name: Option<Name>,
+    /// The specification; its hostname is empty when there is no name yet.
+    pub spec: InstanceSpec,
+    /// The volumes.
+    pub volumes: Vec<WantedVolume>,
+    /// Start it once it is prepared.
+    pub start: bool,
+}
+
+fn in_range(what: &'static str, value: u64, min: u64, max: u64) -> Result<u64, SpecError> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(SpecError::Range { what, min, max, value })
+    }
+}
+
+fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), SpecError> {
+    if count <= max { Ok(()) } else { Err(SpecError::TooMany { what, count, max }) }
+}
+
+fn part<T, E: fmt::Display>(what: &'static str, r: Result<T, E>) -> Result<T, SpecError> {
+    r.map_err(|e| SpecError::Part { what, message: e.to_string() })
+}
+
+/// The configuration's ranges keep this within 32 bits.
+fn mib_of(mib: u64) -> MiB {
+    MiB(u32::try_from(mib).unwrap_or(u32::MAX))
+}
+
+/// Parses a list of port rules.
+///
+/// # Errors
+/// When one is no rule, or there are too many.
+pub fn parse_ports(ports: &[String]) -> Result<BTreeSet<PortRule>, SpecError> {
+    at_most("allowed ports", ports.len(), MAX_PORTS)?;
+    ports.iter().map(|p| part("allowed port", p.parse())).collect()
+}
+
+/// Parses a mount point.
+///
+/// # Errors
+/// When it is not a path that a volume may be mounted at.
+pub fn parse_mount(mount: &str) -> Result<String, SpecError> {
+    part("mount point", mount.parse::<MountPoint>()).map(|m| m.to_string())
+}
+
+/// Checks a volume's size against the node's limits.
+///
+/// # Errors
+/// [`SpecError::Range`].
+pub fn volume_size(mib: u64, limits: &Limits) -> Result<MiB, SpecError> {
+    in_range("volume size (MiB)", mib, 64, limits.instance_disk_mib).map(mib_of)
+}
+
+impl CreateRequest {
+    /// Checks everything that can be checked without looking at other instances.
+    ///
+    /// # Errors
+    /// [`SpecError`], naming the part.
+    pub fn check(self, limits: &Limits, default_volume_mib: u64) -> Result<Checked, SpecError> {
+        let name = self.name.map(|n| n.parse::<Name>()).transpose()?;
+        at_most("SSH keys", self.ssh_keys.len(), MAX_KEYS)?;
+        at_most("volumes", self.volumes.len(), MAX_VOLUMES)?;
+        for key in &self.ssh_keys {
+            part("SSH key", key.parse::<SshKey>())?;
+        }
+        if let Some(text) = &self.cloud_init {
+            part("cloud-init", text.parse::<UserData>())?;
+        }
+        let ports = self.allowed_ports.unwrap_or_else(|| vec!["22".into()]);
+        let mut names = BTreeSet::new();
+        let mut mounts = BTreeSet::new();
+        let mut volumes = Vec::new();
+        for v in self.volumes {
+            let name: Name = v.name.parse()?;
+            let mount = v.mount.as_deref().map(parse_mount).transpose()?;
+            if !names.insert(name.clone()) {
+                return Err(SpecError::Twice { what: "volume", value: name.to_string() });
+            }
+            if let Some(mount) = &mount
+                && !mounts.insert(mount.clone())
+            {
+                return Err(SpecError::Twice { what: "mount point", value: mount.clone() });
+            }
+            let size = volume_size(v.size_mib.unwrap_or(default_volume_mib), limits)?;
+            volumes.push(WantedVolume { name, mount, size });
+        }
+        let vcpus = in_range("vcpus", self.vcpus, 1, limits.instance_vcpus)?;
+        let memory = in_range("memory (MiB)", self.memory_mib, 64, limits.instance_memory_mib)?;
+        let disk = in_range("disk (MiB)", self.disk_mib, 64, limits.instance_disk_mib)?;
+        Ok(Checked {
+            spec: InstanceSpec {
+                vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
+                memory: mib_of(memory),
+                disk: mib_of(disk),
+                image: self.image.parse()?,
+                hostname: name.as_ref().map(ToString::to_string).unwrap_or_default(),
+                ssh_keys: self.ssh_keys,
+                ports: parse_ports(&ports)?,
+                cloud_init: self.cloud_init,
+                firmware: self.firmware,
+            },
+            name,
+            volumes,
+            start: self.start,
+        })
+    }
+}
