@@ -1,12 +1,15 @@
 //! Verification of AMD SEV-SNP attestation reports and computation of launch digests.
 
+pub mod appraise;
 pub mod cert;
 pub mod chain;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod crypto;
 pub mod formats;
+pub mod hex_bytes;
 pub mod measure;
+pub mod policy;
 pub mod product;
 pub mod report;
 pub mod roots;

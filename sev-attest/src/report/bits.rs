@@ -162,6 +162,14 @@ pub enum SigningKey {
 }
 
 impl SigningKey {
+    /// The kind of that name, in any case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Vcek, Self::Vlek]
+            .into_iter()
+            .find(|key| key.name().eq_ignore_ascii_case(name))
+    }
+
     /// The name the specifications use.
     #[must_use]
     pub fn name(self) -> &'static str {

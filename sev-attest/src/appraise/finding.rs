@@ -1,0 +1,100 @@
+//! One thing that was looked at.
+
+use std::borrow::Cow;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// As it must be.
+    Ok,
+    /// Not as it must be.
+    Failed,
+    /// Not looked at; the finding says why.
+    NotChecked,
+}
+
+impl Status {
+    /// Name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::NotChecked => "not_checked",
+        }
+    }
+}
+
+/// One thing that was looked at, or that was not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Stable name, as `leaf.signature`.
+    pub id: &'static str,
+    /// The same in words.
+    pub what: &'static str,
+    /// What it should be; empty where nothing was expected.
+    pub expected: Cow<'static, str>,
+    /// What it is; empty where it was not looked at.
+    pub found: Cow<'static, str>,
+    /// How it came out.
+    pub status: Status,
+    /// Why it failed or was not checked, where that is not plain from the rest.
+    pub reason: Option<Cow<'static, str>>,
+    /// A finding that was not checked and had to be: it leaves the verdict open.
+    pub required: bool,
+}
+
+impl Finding {
+    pub(super) fn new(id: &'static str, what: &'static str) -> Self {
+        Self {
+            id,
+            what,
+            expected: Cow::Borrowed(""),
+            found: Cow::Borrowed(""),
+            status: Status::NotChecked,
+            reason: None,
+            required: false,
+        }
+    }
+
+    pub(super) fn expected(mut self, expected: impl Into<Cow<'static, str>>) -> Self {
+        self.expected = expected.into();
+        self
+    }
+
+    pub(super) fn ok(mut self, found: impl Into<Cow<'static, str>>) -> Self {
+        self.found = found.into();
+        self.status = Status::Ok;
+        self
+    }
+
+    pub(super) fn failed(mut self, found: impl Into<Cow<'static, str>>) -> Self {
+        self.found = found.into();
+        self.status = Status::Failed;
+        self
+    }
+
+    pub(super) fn because(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Not checked, and nobody asked for it.
+    pub(super) fn skipped(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Not checked, though it had to be.
+    pub(super) fn required(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.reason = Some(reason.into());
+        self.required = true;
+        self
+    }
+
+    pub(super) fn found(mut self, found: impl Into<Cow<'static, str>>) -> Self {
+        self.found = found.into();
+        self
+    }
+}

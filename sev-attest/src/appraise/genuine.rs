@@ -1,0 +1,210 @@
+//! Rules of the report itself, of its leaf certificate, and of the two together.
+
+use super::{Finding, Findings, product_name};
+use crate::cert::PublicKey;
+use crate::chain::Chain;
+use crate::policy::Policy;
+use crate::product::Product;
+use crate::report::{Report, SigningKey, Version};
+
+pub(super) fn version_finding() -> Finding {
+    Finding::new("report.version", "version of the report").expected("2 to 5")
+}
+
+pub(super) fn report(findings: &mut Findings, report: &Report, policy: &Policy) {
+    findings.push(version_finding().ok(report.version.number().to_string()));
+    let format = || {
+        Finding::new("report.format", "form of the report")
+            .expected("as the specification says, reserved fields zero")
+    };
+    let violations = report.violations();
+    if violations.is_empty() {
+        findings.push(format().ok("as the specification says"));
+    }
+    for violation in violations {
+        findings.push(format().failed(violation.to_string()));
+    }
+    processor(findings, report);
+    let finding = Finding::new("report.signing_key", "kind of the signing key");
+    let found = report
+        .key_info
+        .signing_key()
+        .map_or("none", SigningKey::name);
+    match policy.signing_key {
+        Some(expected) => findings.judge(
+            finding.expected(expected.name()),
+            found,
+            report.key_info.signing_key() == Some(expected),
+        ),
+        None => findings.push(finding.found(found).skipped("either kind will do")),
+    }
+}
+
+/// From version 3 on the report names its processor; one that is not known is not guessed.
+fn processor(findings: &mut Findings, report: &Report) {
+    let finding = Finding::new("report.processor", "processor of the report");
+    findings.push(match report.cpuid {
+        None => finding.skipped("reports of version 2 do not say"),
+        Some(cpuid) => {
+            let finding = finding.expected("Milan, Genoa or Turin");
+            match cpuid.member() {
+                Some(name) => finding.ok(format!("{name}, {cpuid}")),
+                None => finding
+                    .failed(cpuid.to_string())
+                    .because("unknown processor"),
+            }
+        }
+    });
+}
+
+pub(super) fn leaf(findings: &mut Findings, report: &Report, chain: &Chain, policy: &Policy) {
+    let finding = Finding::new("leaf.key", "key of the VCEK or VLEK").expected("ECDSA P-384");
+    let found = match chain.leaf().key() {
+        PublicKey::P384(_) if chain.leaf_key().is_none() => {
+            "a point that is not on P-384".to_owned()
+        }
+        key => key.describe(),
+    };
+    findings.judge(finding, found, chain.leaf_key().is_some());
+    let finding = Finding::new("leaf.extensions", "AMD's extensions of the certificate")
+        .expected("complete and well-formed");
+    let extensions = match chain.leaf().endorsement() {
+        Ok(extensions) => extensions,
+        Err(error) => {
+            findings.push(finding.failed("unfit").because(error.to_string()));
+            return;
+        }
+    };
+    findings.push(finding.ok("complete and well-formed"));
+    let kind = Finding::new("leaf.kind", "kind of the certificate").expected(
+        report
+            .key_info
+            .signing_key()
+            .map_or("none", SigningKey::name),
+    );
+    let same = report.key_info.signing_key() == Some(extensions.signing_key());
+    findings.judge(kind, extensions.signing_key().name(), same);
+    product(
+        findings,
+        report,
+        extensions.product,
+        &extensions.product_name,
+    );
+    tcb(findings, report, extensions.product, extensions.tcb);
+    match (&extensions.hwid, &extensions.csp_id) {
+        (Some(hwid), _) => chip(findings, report, hwid, policy),
+        (None, csp_id) => provider(findings, csp_id.as_deref().unwrap_or_default(), policy),
+    }
+}
+
+fn product(findings: &mut Findings, report: &Report, product: Product, name: &str) {
+    let finding = Finding::new("leaf.product", "product of the certificate");
+    match report.version {
+        Version::V2 => {
+            // The words' reserved bytes tell the layouts apart.
+            let words = [
+                report.current_tcb,
+                report.reported_tcb,
+                report.committed_tcb,
+                report.launch_tcb,
+            ];
+            let fits = words.iter().all(|word| word.reserved_is_zero(product));
+            let finding = finding.expected("a layout of TCBs that fits the report's");
+            findings.judge(finding, name.to_owned(), fits);
+        }
+        Version::V3 | Version::V4 | Version::V5 => {
+            let finding = finding.expected(product_name(report.product()));
+            findings.judge(finding, name.to_owned(), report.product() == Some(product));
+        }
+    }
+}
+
+fn tcb(findings: &mut Findings, report: &Report, product: Product, leaf: crate::tcb::Tcb) {
+    let reported = report.reported_tcb.decode(product);
+    for (id, what, expected, found) in [
+        (
+            "leaf.tcb.fmc",
+            "FMC of the certificate",
+            reported.fmc,
+            leaf.fmc,
+        ),
+        (
+            "leaf.tcb.boot_loader",
+            "boot loader of the certificate",
+            Some(reported.boot_loader),
+            Some(leaf.boot_loader),
+        ),
+        (
+            "leaf.tcb.tee",
+            "TEE of the certificate",
+            Some(reported.tee),
+            Some(leaf.tee),
+        ),
+        (
+            "leaf.tcb.snp",
+            "SNP firmware of the certificate",
+            Some(reported.snp),
+            Some(leaf.snp),
+        ),
+        (
+            "leaf.tcb.microcode",
+            "microcode of the certificate",
+            Some(reported.microcode),
+            Some(leaf.microcode),
+        ),
+    ] {
+        // Milan and Genoa have no FMC, on either side.
+        if let (Some(expected), Some(found)) = (expected, found) {
+            let finding = Finding::new(id, what).expected(expected.to_string());
+            findings.judge(finding, found.to_string(), expected == found);
+        }
+    }
+}
+
+fn chip(findings: &mut Findings, report: &Report, hwid: &[u8], policy: &Policy) {
+    let finding = Finding::new("leaf.hwid", "chip of the certificate");
+    if report.chip_id.is_zero() {
+        findings.push(if policy.allow_masked_chip_id {
+            finding
+                .found(hex::encode(hwid))
+                .skipped("the platform hides the chip's id; accepted by request")
+        } else {
+            finding
+                .expected("the report's chip id")
+                .failed(hex::encode(hwid))
+                .because("the platform hides the chip's id, and that was not allowed")
+        });
+        return;
+    }
+    let (id, rest) = report
+        .chip_id
+        .0
+        .split_at(hwid.len().min(report.chip_id.0.len()));
+    let same = id == hwid && rest.iter().all(|byte| *byte == 0);
+    findings.judge(finding.expected(hex::encode(id)), hex::encode(hwid), same);
+}
+
+fn provider(findings: &mut Findings, csp_id: &str, policy: &Policy) {
+    let finding = Finding::new("leaf.csp_id", "cloud provider of the certificate");
+    if policy.csp_id.is_empty() {
+        findings.push(
+            finding
+                .found(csp_id.to_owned())
+                .skipped("no provider was expected"),
+        );
+        return;
+    }
+    let same = policy.csp_id.iter().any(|expected| expected == csp_id);
+    findings.judge(
+        finding.expected(policy.csp_id.join(" or ")),
+        csp_id.to_owned(),
+        same,
+    );
+}
+
+pub(super) fn signature(findings: &mut Findings, report: &Report, chain: &Chain) {
+    let signed = chain.leaf_signed_report(report);
+    let finding = Finding::new("report.signature", "signature of the report")
+        .expected("ECDSA P-384, SHA-384, by the VCEK or VLEK");
+    findings.judge(finding, if signed { "valid" } else { "invalid" }, signed);
+}
