@@ -12,7 +12,7 @@ run_packages=(
     # building: the linker of cargo, and the bundled SQLite
     gcc libc6-dev pkg-config make ca-certificates
     # the host of the VMs
-    qemu-utils ovmf nftables iproute2 curl
+    qemu-utils ovmf nftables iproute2 curl cpio
     # the guest image
     mmdebstrap debian-archive-keyring e2fsprogs fdisk dosfstools mtools
     # the person at the other end

@@ -65,6 +65,7 @@ datasource_list: [NoCloud, ConfigDrive, None]
 ssh_genkeytypes: [ed25519, ecdsa]
 apt_preserve_sources_list: true
 CFG
+    echo 'LABEL=cloudimg-root / ext4 rw,discard,errors=remount-ro 0 1' >"$root/etc/fstab"
     echo 'LANG=C.UTF-8' >"$root/etc/default/locale"
     # Each instance makes its own.
     rm -f "$root"/etc/ssh/ssh_host_* "$root/var/lib/dbus/machine-id"
@@ -79,6 +80,19 @@ CFG
     chroot "$root" systemctl --quiet enable systemd-networkd systemd-resolved serial-getty@ttyS0
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* \
         "$root"/var/log/*.log "$root"/var/log/apt "$root"/usr/share/locale/*
+}
+
+# The modules that a guest on virtio needs, numbered in the order in which to load them.
+export_modules() {
+    local root=$1 out=$2 release file count=10
+    release=$(ls "$root/lib/modules")
+    mkdir "$out"
+    for module in virtio_pci virtio_blk virtio_net isofs button evdev; do
+        chroot "$root" modprobe --set-version "$release" --show-depends "$module"
+    done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
+        cp "$root$file" "$out/$count-$(basename "$file")"
+        count=$((count + 1))
+    done
 }
 
 build() {
@@ -116,9 +130,7 @@ HOOK
 
     mkdir "$work/result"
     cp -L "$root/vmlinuz" "$work/result/vmlinuz"
-    local release
-    release=$(ls "$root/lib/modules")
-    tar -C "$root/lib/modules/$release" -cf "$work/result/modules.tar" .
+    export_modules "$root" "$work/result/modules"
 
     make_disk "$root" "$work" 2048 'console=tty0 console=ttyS0,115200'
     qemu-img convert -q -c -f raw -O qcow2 "$work/disk.raw" "$work/result/debian-12.qcow2"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced: how a directory becomes a bootable disk image, without root's loop devices or mounts.
 #
 # The disk boots with BIOS and with UEFI: GPT, GRUB's core in a BIOS boot partition, the same GRUB
@@ -13,6 +14,7 @@ say() { echo "image: $*" >&2; }
 patch() {
     local file=$1 offset=$2
     shift 2
+    # shellcheck disable=SC2059 # the escapes are the point
     printf "$(printf '\\x%02x' "$@")" | dd of="$file" bs=1 seek="$offset" conv=notrunc status=none
 }
 
@@ -27,7 +29,7 @@ fetch_grub() {
     local dir=$1
     mkdir -p "$dir/deb"
     (
-        cd "$dir/deb"
+        cd "$dir/deb" || exit
         # apt's own sandbox user cannot write here.
         apt-get -qq -o APT::Sandbox::User=root download grub-common grub-pc-bin grub-efi-amd64-bin
     )
