@@ -358,6 +358,8 @@ pub enum Flaw {
         index: u64,
         offset: u64,
     },
+    #[error("L2 table entry {index} points to {offset}, which is metadata")]
+    EntryToMetadata { index: u64, offset: u64 },
     #[error("{what} is not supported here")]
     Unsupported { what: &'static str },
 }

@@ -295,7 +295,7 @@ mod tests {
             match resolve(&layers, top) {
                 Ok(chain) => {
                     prop_assert!(chain.len() <= MAX_CHAIN_DEPTH);
-                    prop_assert_eq!(chain.last().unwrap(), name(top).as_str());
+                    prop_assert_eq!(chain.last().cloned(), Some(name(top).to_string()));
                     let base: usize = chain[0][1..].parse().unwrap();
                     prop_assert_eq!(parents[base], None);
                 }

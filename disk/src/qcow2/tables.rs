@@ -198,37 +198,70 @@ impl<'a> Qcow2<'a> {
         })
     }
 
-    /// Follows every entry of every table. An L2 table or refcount block in use twice is refused
-    /// (there are no snapshots to share them), so the work is bounded by the file's length.
+    /// Follows every entry of every table. A cluster of metadata in use twice is refused (there
+    /// are no snapshots to share it), so the work is bounded by the file's length.
     pub(crate) fn walk(&self) -> Result<Allocated, ReadError> {
-        let mut blocks = Vec::new();
+        let mut metadata = self.fixed_metadata();
         for (index, entry) in (0..).zip(self.refcount_table()?) {
-            blocks.extend(
-                self.refcount_target(index, entry)?
-                    .map(|offset| (offset, index)),
-            );
+            let target = self.refcount_target(index, entry)?;
+            metadata.extend(target.map(|at| (at, Table::RefcountTable, index)));
         }
-        refuse_twice(Table::RefcountTable, &mut blocks)?;
-        drop(blocks);
-
         let mut tables = Vec::new();
         for (index, entry) in (0..).zip(self.l1()?) {
             tables.extend(self.l1_target(index, entry)?.map(|offset| (offset, index)));
         }
-        refuse_twice(Table::L1, &mut tables)?;
+        metadata.extend(tables.iter().map(|&(at, index)| (at, Table::L1, index)));
+        metadata.sort_unstable_by_key(|&(at, ..)| at);
+        for pair in metadata.windows(2) {
+            match *pair {
+                [(a, ..), (b, table, index)] if a == b => {
+                    return Err(Flaw::EntryTwice {
+                        table,
+                        index,
+                        offset: a,
+                    }
+                    .into());
+                }
+                _ => (),
+            }
+        }
+        let metadata: Vec<u64> = metadata.into_iter().map(|(at, ..)| at).collect();
 
         let per_table = self.header.cluster_size() / self.header.l2_entry_size();
         let mut allocated = Allocated::default();
         for (offset, l1_index) in tables {
             for (i, entry) in (0..).zip(self.l2(offset)?) {
-                match self.l2_target(l1_index * per_table + i, entry)? {
+                let index = l1_index * per_table + i;
+                match self.l2_target(index, entry)? {
                     Mapping::Unallocated => (),
+                    Mapping::Standard { offset, .. } if metadata.binary_search(&offset).is_ok() => {
+                        return Err(Flaw::EntryToMetadata { index, offset }.into());
+                    }
                     Mapping::Standard { .. } => allocated.standard += 1,
                     Mapping::Compressed { .. } => allocated.compressed += 1,
                 }
             }
         }
         Ok(allocated)
+    }
+
+    /// Offsets of the clusters of header, L1 and refcount table: at most 40 MiB of them.
+    fn fixed_metadata(&self) -> Vec<(u64, Table, u64)> {
+        let cluster_size = self.header.cluster_size();
+        let l1 = (u64::from(self.header.l1_size) * 8).div_ceil(cluster_size);
+        let refcounts = u64::from(self.header.refcount_table_clusters);
+        let spans = [
+            (Table::Header, 0, 1),
+            (Table::L1, self.header.l1_table_offset, l1),
+            (
+                Table::RefcountTable,
+                self.header.refcount_table_offset,
+                refcounts,
+            ),
+        ];
+        let clusters =
+            |(table, start, count)| (0..count).map(move |i| (start + i * cluster_size, table, i));
+        spans.into_iter().flat_map(clusters).collect()
     }
 }
 
@@ -237,23 +270,6 @@ impl<'a> Qcow2<'a> {
 pub(crate) struct Allocated {
     pub(crate) standard: u64,
     pub(crate) compressed: u64,
-}
-
-fn refuse_twice(table: Table, offsets: &mut [(u64, u64)]) -> Result<(), Flaw> {
-    offsets.sort_unstable();
-    for pair in offsets.windows(2) {
-        match *pair {
-            [(a, _), (b, index)] if a == b => {
-                return Err(Flaw::EntryTwice {
-                    table,
-                    index,
-                    offset: a,
-                });
-            }
-            _ => (),
-        }
-    }
-    Ok(())
 }
 
 /// The file's first cluster, or all of a shorter file; at most 2 MiB.

@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -54,13 +55,23 @@ impl Partial {
     /// process (a cancelled download's last write may still be under way). `None` while it is
     /// held.
     pub(super) fn open(&self) -> Result<Option<File>, Error> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&self.part)
-            .map_err(Error::io("open", &self.part))?;
+        let open = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&self.part)
+        };
+        let file = match open() {
+            // A crash between the last check and the final name: the bytes are all there.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                let writable = std::fs::Permissions::from_mode(0o600);
+                std::fs::set_permissions(&self.part, writable).and_then(|()| open())
+            }
+            result => result,
+        }
+        .map_err(Error::io("open", &self.part))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => (),
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
@@ -81,9 +92,8 @@ impl Partial {
     /// The record, if it is there and fits the bytes.
     pub(super) fn load(&self, file: &File) -> Option<Record> {
         let record = read_record(&self.record)?;
-        // Pieces are written in any order; the file reaches at least to the first gap.
         let len = file.metadata().ok()?.len();
-        (record.plan.water_mark() <= len && len <= record.plan.total()).then_some(record)
+        (record.plan.reach() <= len && len <= record.plan.total()).then_some(record)
     }
 
     /// Syncs the bytes, then says that they are there.

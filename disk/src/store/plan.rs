@@ -100,6 +100,12 @@ impl Plan {
         mark
     }
 
+    /// How long the file must be to have all bytes that are there.
+    pub(crate) fn reach(&self) -> u64 {
+        let last = self.done.iter().enumerate().rfind(|&(_, &done)| done > 0);
+        last.map_or(0, |(index, done)| self.start(index).saturating_add(*done))
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.bytes_done() == self.total
     }
@@ -132,7 +138,10 @@ mod tests {
         );
         assert_eq!(plan.next(&[0, 1, 2]), None);
         plan.advance(1, 10);
-        assert_eq!((plan.water_mark(), plan.bytes_done()), (0, 10));
+        assert_eq!(
+            (plan.water_mark(), plan.bytes_done(), plan.reach()),
+            (0, 10, 20)
+        );
         plan.advance(0, 4);
         assert_eq!((plan.water_mark(), plan.bytes_done()), (4, 14));
         assert_eq!(
