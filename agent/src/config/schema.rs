@@ -1,6 +1,9 @@
 //! What can be configured, with units and defaults.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -69,6 +72,10 @@ pub struct Api {
     pub socket: Option<PathBuf>,
     /// Numeric group that may use the socket besides root; nobody unless given.
     pub group: Option<u32>,
+    /// Where the status page is served for browsers of this host, such as
+    /// `127.0.0.1:4021`: a loopback address. Read only; nowhere unless given.
+    #[serde(deserialize_with = "loopback")]
+    pub status_listen: Option<SocketAddr>,
 }
 
 #[allow(
@@ -80,6 +87,7 @@ impl Default for Api {
         Self {
             socket: None,
             group: None,
+            status_listen: None,
         }
     }
 }
@@ -297,7 +305,8 @@ impl Default for Images {
 pub struct CatalogueImage {
     /// As `--image` names it: `debian:12`.
     pub name: String,
-    /// Where the QCOW2 file is.
+    /// Where the QCOW2 file is: `https://…`, `http://…`, or `file://` and an
+    /// absolute path on this host, which needs neither `sums` nor `digest`.
     pub url: String,
     /// Where the list of SHA-256 or SHA-512 sums is, naming the file.
     pub sums: Option<String>,
@@ -351,6 +360,15 @@ fn run_dir<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
         Err(D::Error::custom(format!(
             "{path} is longer than {ROOM} bytes: sockets do not fit"
         )))
+    }
+}
+
+fn loopback<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SocketAddr>, D::Error> {
+    match Option::<SocketAddr>::deserialize(d)? {
+        Some(at) if !at.ip().is_loopback() => {
+            Err(D::Error::custom(format!("{at} is not a loopback address")))
+        }
+        at => Ok(at),
     }
 }
 

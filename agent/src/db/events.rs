@@ -1,7 +1,7 @@
 //! What happened, kept for those who were not listening.
 
 use rusqlite::{Connection, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Db, DbError, json, now, stored};
@@ -10,7 +10,7 @@ use super::{Db, DbError, json, now, stored};
 const KEPT: i64 = 10_000;
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventRow {
     /// Grows by one with each event; `Last-Event-ID` of the event stream.
     pub seq: i64,
@@ -55,6 +55,18 @@ impl Db {
     ) -> Result<EventRow, DbError> {
         let kind = kind.to_owned();
         self.call(move |c| insert(c, instance, &kind, data)).await
+    }
+
+    /// The number of the newest event; 0 before the first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn newest_event(&self) -> Result<i64, DbError> {
+        self.call(|c| {
+            let sql = "SELECT coalesce(max(seq), 0) FROM events";
+            Ok(c.prepare_cached(sql)?.query_row([], |r| r.get(0))?)
+        })
+        .await
     }
 
     /// Events after `seq`, oldest first, `most` at a time.

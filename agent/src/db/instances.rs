@@ -83,7 +83,7 @@ pub struct NewInstance {
 }
 
 /// What all instances and volumes together have been promised.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Totals {
     /// Instances.
     pub instances: u64,

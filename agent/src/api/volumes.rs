@@ -1,0 +1,102 @@
+//! Routes of volumes.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{
+    error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
+    extract::{Body, Reference},
+};
+use crate::{
+    node::Node,
+    ops::{
+        VolumeView,
+        volumes::{self, AttachVolume, CreateVolume, ResizeVolume},
+    },
+};
+
+/// All volumes, oldest first.
+#[utoipa::path(get, path = "/v1/volumes", tag = "volumes", operation_id = "list_volumes",
+    responses((status = 200, body = Vec<VolumeView>), ListRefusals))]
+pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<VolumeView>>, ApiError> {
+    Ok(Json(volumes::list(&node).await?))
+}
+
+/// Create an empty volume.
+#[utoipa::path(post, path = "/v1/volumes", tag = "volumes", operation_id = "create_volume",
+    request_body = CreateVolume,
+    responses((status = 201, body = VolumeView), CreateRefusals))]
+pub(super) async fn create(
+    State(node): State<Arc<Node>>,
+    Body(request): Body<CreateVolume>,
+) -> Result<(StatusCode, Json<VolumeView>), ApiError> {
+    Ok((
+        StatusCode::CREATED,
+        Json(volumes::create(&node, request).await?),
+    ))
+}
+
+/// One volume.
+#[utoipa::path(get, path = "/v1/volumes/{volume}", tag = "volumes", operation_id = "show_volume",
+    params(("volume" = String, Path, description = "Name")),
+    responses((status = 200, body = VolumeView), ShowRefusals))]
+pub(super) async fn show(
+    State(node): State<Arc<Node>>,
+    Reference(volume): Reference,
+) -> Result<Json<VolumeView>, ApiError> {
+    Ok(Json(volumes::get(&node, &volume).await?))
+}
+
+/// Delete a volume and all that is on it. It must not be attached.
+#[utoipa::path(delete, path = "/v1/volumes/{volume}", tag = "volumes",
+    operation_id = "delete_volume",
+    params(("volume" = String, Path, description = "Name")),
+    responses((status = 204, description = "Deleted."), ChangeRefusals))]
+pub(super) async fn delete(
+    State(node): State<Arc<Node>>,
+    Reference(volume): Reference,
+) -> Result<StatusCode, ApiError> {
+    volumes::delete(&node, &volume).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Attach a volume to an instance, running or not.
+#[utoipa::path(post, path = "/v1/volumes/{volume}/attach", tag = "volumes",
+    operation_id = "attach_volume",
+    params(("volume" = String, Path, description = "Name")),
+    request_body = AttachVolume,
+    responses((status = 200, body = VolumeView), ChangeRefusals))]
+pub(super) async fn attach(
+    State(node): State<Arc<Node>>,
+    Reference(volume): Reference,
+    Body(request): Body<AttachVolume>,
+) -> Result<Json<VolumeView>, ApiError> {
+    Ok(Json(volumes::attach(&node, &volume, request).await?))
+}
+
+/// Detach a volume. A running guest has to let go of it.
+#[utoipa::path(post, path = "/v1/volumes/{volume}/detach", tag = "volumes",
+    operation_id = "detach_volume",
+    params(("volume" = String, Path, description = "Name")),
+    responses((status = 200, body = VolumeView), ChangeRefusals))]
+pub(super) async fn detach(
+    State(node): State<Arc<Node>>,
+    Reference(volume): Reference,
+) -> Result<Json<VolumeView>, ApiError> {
+    Ok(Json(volumes::detach(&node, &volume).await?))
+}
+
+/// Grow a volume. A running guest sees its new size at once.
+#[utoipa::path(post, path = "/v1/volumes/{volume}/resize", tag = "volumes",
+    operation_id = "resize_volume",
+    params(("volume" = String, Path, description = "Name")),
+    request_body = ResizeVolume,
+    responses((status = 200, body = VolumeView), ChangeRefusals))]
+pub(super) async fn resize(
+    State(node): State<Arc<Node>>,
+    Reference(volume): Reference,
+    Body(request): Body<ResizeVolume>,
+) -> Result<Json<VolumeView>, ApiError> {
+    Ok(Json(volumes::resize(&node, &volume, request).await?))
+}

@@ -1,0 +1,425 @@
+//! `crn-agent instance`.
+
+use std::{
+    io::{IsTerminal, Read, Write as _},
+    path::Path,
+};
+
+use hyper::Method;
+use serde_json::json;
+
+use super::{
+    args::{CreateArgs, FirewallArgs, InstanceCommand, LogsArgs, Wait},
+    console,
+    exit::{Failure, Status},
+    out::Out,
+    parse, table,
+    wait::{Goal, wait},
+};
+use crate::{
+    api::MAX_BODY,
+    client::{Client, segment},
+    ops::{
+        InstanceView,
+        instances::{Manner, PortChange, Ports},
+    },
+    spec::{CreateRequest, Firmware, VolumeRequest},
+};
+
+/// Carries out an `instance` command.
+pub(super) async fn run(
+    client: &Client,
+    out: Out,
+    command: InstanceCommand,
+) -> Result<(), Failure> {
+    match command {
+        InstanceCommand::Create(args) => create(client, out, *args).await,
+        InstanceCommand::List => list(client, out).await,
+        InstanceCommand::Show(one) => {
+            let view: InstanceView = client.get(&path(&one.instance, "")).await.map_err(lost)?;
+            if out.json {
+                out.value(&view)
+            } else {
+                out.pairs(&describe(&view))
+            }
+        }
+        InstanceCommand::Start(args) => {
+            let view = act(client, &args.one.instance, "start", None).await?;
+            // Running and ready already is as good.
+            finish(
+                client,
+                out,
+                view,
+                Goal::Ready { not: None },
+                &args.wait,
+                "starting",
+            )
+            .await
+        }
+        InstanceCommand::Stop(args) => {
+            let view = act(client, &args.one.instance, "stop", Some(args.force)).await?;
+            finish(client, out, view, Goal::Stopped, &args.wait, "stopping").await
+        }
+        InstanceCommand::Restart(args) => {
+            let before: InstanceView = client
+                .get(&path(&args.one.instance, ""))
+                .await
+                .map_err(lost)?;
+            let view = act(client, &before.id, "restart", Some(args.force)).await?;
+            let goal = Goal::Ready {
+                not: before.started_at,
+            };
+            finish(client, out, view, goal, &args.wait, "restarting").await
+        }
+        InstanceCommand::Delete(args) => {
+            let path = path(&args.one.instance, "");
+            let manner = Manner { force: args.force };
+            let view = client
+                .send(Method::DELETE, &path, Some(&manner))
+                .await
+                .map_err(lost)?;
+            finish(client, out, view, Goal::Gone, &args.wait, "deleting").await
+        }
+        InstanceCommand::Console(one) => {
+            let line = client
+                .console(&path(&one.instance, "/console/attach"))
+                .await;
+            console::run(line.map_err(lost)?, out).await
+        }
+        InstanceCommand::Logs(args) => logs(client, out, args).await,
+        InstanceCommand::Firewall(args) => firewall(client, out, args).await,
+    }
+}
+
+fn path(instance: &str, rest: &str) -> String {
+    format!("/v1/instances/{}{rest}", segment(instance))
+}
+
+fn lost(e: crate::client::ClientError) -> Failure {
+    let failure = Failure::from(e);
+    match failure.status {
+        Status::NotFound => failure.or_try("crn-agent instance list"),
+        _ => failure,
+    }
+}
+
+async fn act(
+    client: &Client,
+    instance: &str,
+    verb: &str,
+    force: Option<bool>,
+) -> Result<InstanceView, Failure> {
+    let manner = force.map(|force| Manner { force });
+    let path = path(instance, &format!("/{verb}"));
+    client
+        .send(Method::POST, &path, manner.as_ref())
+        .await
+        .map_err(lost)
+}
+
+/// Waits if that was asked for, and tells the outcome.
+async fn finish(
+    client: &Client,
+    out: Out,
+    view: InstanceView,
+    goal: Goal,
+    args: &Wait,
+    doing: &str,
+) -> Result<(), Failure> {
+    if !args.wait {
+        return if out.json {
+            out.value(&view)
+        } else {
+            out.text(&format!("{}: {doing}\n", table::plain(&view.name)))
+        };
+    }
+    let (id, name) = (view.id.clone(), view.name.clone());
+    match wait(client, out, view, goal, args.timeout.0).await? {
+        Some(view) if out.json => out.value(&view),
+        Some(view) => out.text(&format!("{}: {}\n", table::plain(&view.name), state(&view))),
+        None if out.json => out.value(&json!({ "id": id, "name": name, "deleted": true })),
+        None => out.text(&format!("{}: deleted\n", table::plain(&name))),
+    }
+}
+
+fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(Status::Usage, message)
+}
+
+fn read_file(path: &Path) -> Result<String, Failure> {
+    let wrong = |e: std::io::Error| usage(format!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    let most = MAX_BODY as u64 + 1;
+    if path == Path::new("-") {
+        std::io::stdin()
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(wrong)?;
+    } else {
+        let file = std::fs::File::open(path).map_err(wrong)?;
+        file.take(most).read_to_end(&mut bytes).map_err(wrong)?;
+    }
+    if bytes.len() > MAX_BODY {
+        return Err(usage(format!(
+            "{} has more than {MAX_BODY} bytes",
+            path.display()
+        )));
+    }
+    String::from_utf8(bytes).map_err(|_| usage(format!("{} is not text (UTF-8)", path.display())))
+}
+
+fn request(args: &CreateArgs) -> Result<CreateRequest, Failure> {
+    let mut ssh_keys = args.ssh_key.clone();
+    for file in &args.ssh_key_file {
+        let found = parse::keys(&read_file(file)?);
+        if found.is_empty() {
+            return Err(usage(format!("{} has no key", file.display())));
+        }
+        ssh_keys.extend(found);
+    }
+    Ok(CreateRequest {
+        name: args.name.clone(),
+        vcpus: args.cpu,
+        memory_mib: args.memory.mib,
+        disk_mib: args.disk.mib,
+        image: args.image.clone(),
+        ssh_keys,
+        allowed_ports: Some(parse::ports(&args.allowed_ports)),
+        volumes: args
+            .volume
+            .iter()
+            .map(|v| VolumeRequest {
+                name: v.name.clone(),
+                mount: v.mount.clone(),
+                size_mib: v.size.map(|s| s.mib),
+            })
+            .collect(),
+        cloud_init: args.cloud_init.as_deref().map(read_file).transpose()?,
+        firmware: if args.uefi {
+            Firmware::Uefi
+        } else {
+            Firmware::Bios
+        },
+        start: !args.no_start,
+    })
+}
+
+async fn create(client: &Client, out: Out, args: CreateArgs) -> Result<(), Failure> {
+    let request = request(&args)?;
+    if request.ssh_keys.is_empty() && request.cloud_init.is_none() {
+        out.note("note: without --ssh-key nobody can log in to this instance");
+    }
+    let key = args.idempotency_key.as_deref();
+    let view: InstanceView = client.create(&request, key).await.map_err(|e| {
+        let failure = Failure::from(e);
+        match failure.code {
+            Some(crate::ops::ErrorCode::NameTaken) => failure.or_try("another --name"),
+            _ if failure.message.contains("image") => failure.or_try("crn-agent image list"),
+            _ => failure,
+        }
+    })?;
+    let view = if args.wait.wait {
+        let goal = if args.no_start {
+            Goal::Stopped
+        } else {
+            Goal::Ready { not: None }
+        };
+        wait(client, out, view.clone(), goal, args.wait.timeout.0)
+            .await?
+            .unwrap_or(view)
+    } else {
+        view
+    };
+    if out.json {
+        return out.value(&view);
+    }
+    let rows = [
+        ("Name", view.name.clone()),
+        ("State", state(&view)),
+        ("IPv6", view.ipv6.clone()),
+        ("Id", view.id.clone()),
+        ("SSH", format!("ssh root@{}", view.ipv6)),
+    ];
+    out.pairs(&rows)
+}
+
+/// The phase in a few words.
+fn state(view: &InstanceView) -> String {
+    let percent = view.progress.and_then(|p| {
+        let total = p.total.filter(|t| *t > 0)?;
+        Some(u128::from(p.done) * 100 / u128::from(total))
+    });
+    match (view.phase.as_str(), view.ready, percent) {
+        ("running", true, _) => "running, SSH answers".to_owned(),
+        ("running", false, _) => "running".to_owned(),
+        (_, _, Some(percent)) => format!("{} {percent} %", view.step),
+        (phase, ..) => phase.to_owned(),
+    }
+}
+
+/// Rows of `instance list`.
+pub(super) fn rows(views: &[InstanceView]) -> Vec<Vec<String>> {
+    let row = |v: &InstanceView| {
+        let phase = match (v.phase.as_str(), v.ready) {
+            ("running", true) => "ready",
+            (phase, _) => phase,
+        };
+        vec![
+            v.name.clone(),
+            phase.to_owned(),
+            v.vcpus.to_string(),
+            table::mib(v.memory_mib),
+            table::mib(v.disk_mib),
+            v.ipv6.clone(),
+        ]
+    };
+    views.iter().map(row).collect()
+}
+
+/// Columns of `instance list`.
+pub(super) const COLUMNS: [(&str, bool); 6] = [
+    ("NAME", false),
+    ("STATE", true),
+    ("CPU", true),
+    ("MEMORY", true),
+    ("DISK", true),
+    ("IPV6", true),
+];
+
+async fn list(client: &Client, out: Out) -> Result<(), Failure> {
+    let views: Vec<InstanceView> = client.get("/v1/instances").await?;
+    if out.json {
+        return out.value(&views);
+    }
+    if views.is_empty() {
+        out.note("no instances (try: crn-agent instance create --help)");
+        return Ok(());
+    }
+    out.table(&COLUMNS, &rows(&views))
+}
+
+/// Everything about an instance, for people.
+pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
+    let mut rows = vec![
+        ("Name", v.name.clone()),
+        ("Id", v.id.clone()),
+        ("State", state(v)),
+        ("Hostname", v.hostname.clone()),
+        ("IPv6", format!("{} in {}", v.ipv6, v.ipv6_network)),
+    ];
+    if let Some(ipv4) = &v.ipv4 {
+        rows.push(("IPv4", format!("{ipv4}, behind NAT")));
+    }
+    rows.push(("MAC", v.mac.clone()));
+    let ports = if v.ports.is_empty() {
+        "none".to_owned()
+    } else {
+        v.ports.join(", ")
+    };
+    rows.push(("Open ports", ports));
+    rows.push(("CPU", v.vcpus.to_string()));
+    rows.push(("Memory", table::mib(v.memory_mib)));
+    rows.push(("Root disk", table::mib(v.disk_mib)));
+    for volume in &v.volumes {
+        let at = volume
+            .mount
+            .as_ref()
+            .map(|m| format!(" at {m}"))
+            .unwrap_or_default();
+        rows.push((
+            "Volume",
+            format!("{}, {}{at}", volume.name, table::mib(volume.size_mib)),
+        ));
+    }
+    rows.push(("Image", v.image.clone()));
+    if let Some(digest) = &v.image_digest {
+        rows.push(("Image digest", digest.clone()));
+    }
+    rows.push((
+        "Firmware",
+        if v.firmware == Firmware::Uefi {
+            "UEFI"
+        } else {
+            "BIOS"
+        }
+        .to_owned(),
+    ));
+    if let Some(pid) = v.pid {
+        let accel = v.accel.as_deref().unwrap_or("unknown");
+        rows.push(("QEMU", format!("pid {pid}, {accel}")));
+    }
+    if let Some(seconds) = v.uptime_seconds {
+        rows.push(("Up for", table::duration(seconds)));
+    }
+    if v.restarts > 0 {
+        rows.push(("Restarts", format!("{} in a row", v.restarts)));
+    }
+    if let Some(at) = &v.next_start_at {
+        rows.push(("Next start", at.clone()));
+    }
+    if let Some(failure) = &v.failure {
+        rows.push(("Failure", failure.message.clone()));
+    }
+    if let Some(warning) = &v.warning {
+        rows.push(("Warning", warning.clone()));
+    }
+    rows.push(("Created", v.created_at.clone()));
+    rows
+}
+
+async fn logs(client: &Client, out: Out, args: LogsArgs) -> Result<(), Failure> {
+    let mut query = format!("?follow={}", args.follow);
+    if let Some(tail) = args.tail {
+        query.push_str(&format!("&tail={tail}"));
+    }
+    let path = path(&args.one.instance, &format!("/console{query}"));
+    let mut chunks = client.chunks(&path).await.map_err(lost)?;
+    let filter = std::io::stdout().is_terminal() && !args.raw;
+    let mut lines = console::Sanitizer::default();
+    while let Some(bytes) = chunks.next().await? {
+        if filter {
+            out.text(&lines.push(&bytes))?;
+        } else {
+            out.bytes(&bytes)?;
+        }
+    }
+    if filter {
+        out.text(&lines.finish())
+    } else {
+        Ok(())
+    }
+}
+
+async fn firewall(client: &Client, out: Out, args: FirewallArgs) -> Result<(), Failure> {
+    let path = path(&args.one.instance, "/ports");
+    let nothing = args.allow.is_empty() && args.deny.is_empty() && args.set.is_none();
+    let ports: Ports = if nothing {
+        client.get(&path).await.map_err(lost)?
+    } else {
+        let change = PortChange {
+            set: args.set.as_deref().map(parse::ports),
+            allow: args.allow,
+            deny: args.deny,
+        };
+        client
+            .send(Method::PATCH, &path, Some(&change))
+            .await
+            .map_err(lost)?
+    };
+    if out.json {
+        return out.value(&ports);
+    }
+    if ports.ports.is_empty() {
+        let _ = writeln!(std::io::stderr(), "no port is open");
+        return Ok(());
+    }
+    out.text(&format!(
+        "{}\n",
+        ports
+            .ports
+            .iter()
+            .map(|p| table::plain(p))
+            .collect::<Vec<_>>()
+            .join("\n")
+    ))
+}

@@ -1,0 +1,287 @@
+//! Operations on images.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use disk::{Digest, Format, Sha256};
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    ErrorCode, ImageView, OpError,
+    progress::{Step, steps},
+};
+use crate::{
+    db::ImageRow,
+    images::{self, ImageError},
+    node::{Node, blocking},
+    spec::ImageName,
+};
+
+/// A file of this host to take into the store.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRequest {
+    /// The name that the image gets.
+    #[schema(example = "mine:1")]
+    pub name: String,
+    /// Absolute path of the file on the agent's host.
+    #[schema(example = "/srv/images/mine.qcow2")]
+    pub path: String,
+    /// `qcow2` or `raw`; another format is refused. Without it, QCOW2 is recognised
+    /// by its magic and everything else must be a plausible raw disk.
+    pub format: Option<String>,
+    /// The digest that the file must have: `sha256:…` or `sha512:…`.
+    pub digest: Option<String>,
+}
+
+fn digest_name(digest: &Sha256) -> String {
+    digest.to_string()
+}
+
+fn named(row: ImageRow, instances: u64) -> ImageView {
+    ImageView {
+        name: row.name,
+        stored: true,
+        digest: Some(format!("sha256:{}", row.digest)),
+        format: Some(row.format),
+        virtual_size: Some(row.virtual_size),
+        file_size: Some(row.file_size),
+        source: row.source,
+        instances,
+        added_at: Some(row.added_at),
+    }
+}
+
+/// How many instances are layered over each digest.
+async fn users(node: &Arc<Node>) -> Result<HashMap<String, u64>, OpError> {
+    let mut users = HashMap::new();
+    for row in node.db.instances().await? {
+        if let Some(digest) = row.image {
+            *users.entry(digest).or_default() += 1;
+        }
+    }
+    Ok(users)
+}
+
+/// All images: those in the store, named or not, and those that could be fetched.
+///
+/// # Errors
+/// Those of the database and of the store.
+pub async fn list(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
+    let users = users(node).await?;
+    let used = |digest: &str| users.get(digest).copied().unwrap_or_default();
+    let store = node.store.clone();
+    let present = blocking(move || store.list().map_err(OpError::from)).await?;
+    let mut nameless: BTreeMap<_, _> = present.into_iter().map(|d| (d.hex(), d)).collect();
+    let mut views = BTreeMap::new();
+    for row in node.db.images().await? {
+        let stored = nameless.contains_key(&row.digest) || views_have(&views, &row.digest);
+        nameless.remove(&row.digest);
+        let instances = used(&row.digest);
+        let view = ImageView {
+            stored,
+            ..named(row, instances)
+        };
+        views.insert(view.name.clone(), view);
+    }
+    for entry in node.catalogue.entries() {
+        let name = entry.name.to_string();
+        views
+            .entry(name.clone())
+            .or_insert_with(|| fetchable(name, entry.source()));
+    }
+    let mut views: Vec<_> = views.into_values().collect();
+    for (hex, digest) in nameless {
+        let store = node.store.clone();
+        let image = blocking(move || store.get(&digest.into()).map_err(OpError::from)).await;
+        let info = image.ok().flatten().map(|image| image.info);
+        views.push(ImageView {
+            stored: true,
+            digest: Some(digest_name(&digest)),
+            format: info.as_ref().map(|i| i.format.to_string()),
+            virtual_size: info.as_ref().map(|i| i.virtual_size.bytes()),
+            file_size: info.as_ref().map(|i| i.file_size.bytes()),
+            instances: used(&hex),
+            ..fetchable(digest_name(&digest), String::new())
+        });
+    }
+    Ok(views)
+}
+
+/// Two names may share a content.
+fn views_have(views: &BTreeMap<String, ImageView>, digest: &str) -> bool {
+    views.values().any(|v| {
+        v.stored && v.digest.as_deref().and_then(|d| d.strip_prefix("sha256:")) == Some(digest)
+    })
+}
+
+fn fetchable(name: String, source: String) -> ImageView {
+    ImageView {
+        name,
+        stored: false,
+        digest: None,
+        format: None,
+        virtual_size: None,
+        file_size: None,
+        source,
+        instances: 0,
+        added_at: None,
+    }
+}
+
+async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> {
+    let digest = images::stored(node, name)
+        .await?
+        .map(|i| i.digest.to_string());
+    let all = list(node).await?;
+    let by_name = all.iter().find(|v| v.name == name.as_str());
+    let by_digest = || all.iter().find(|v| digest.is_some() && v.digest == digest);
+    let found = by_name.or_else(by_digest).cloned();
+    found.ok_or_else(|| ImageError::Unknown { name: name.clone() }.into())
+}
+
+/// Fetches what is published under a name now.
+///
+/// # Errors
+/// Before it begins: a name that means nothing. In the stream: all others.
+pub async fn pull(
+    node: &Arc<Node>,
+    name: &str,
+) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
+    let name: ImageName = name.parse()?;
+    if !images::is_known(node, &name).await? {
+        return Err(ImageError::Unknown { name }.into());
+    }
+    let node = node.clone();
+    Ok(steps(move |reporter| async move {
+        images::pull(&node, &name, move |p| reporter.report(p)).await?;
+        view(&node, &name).await
+    }))
+}
+
+/// Takes a file of this host into the store.
+///
+/// # Errors
+/// Before it begins: what is wrong with the request. In the stream: with the file.
+pub async fn import(
+    node: &Arc<Node>,
+    request: ImportRequest,
+) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
+    let name: ImageName = request.name.parse()?;
+    let path = PathBuf::from(&request.path);
+    if !path.is_absolute() || request.path.contains('\0') {
+        return Err(OpError::invalid("path must be absolute"));
+    }
+    let format = request.format.map(|f| f.parse::<Format>()).transpose();
+    let format = format.map_err(|e| OpError::invalid(e.to_string()))?;
+    let digest = request.digest.map(|d| d.parse::<Digest>()).transpose();
+    let digest = digest.map_err(|e| OpError::invalid(e.to_string()))?;
+    let node = node.clone();
+    Ok(steps(move |reporter| async move {
+        let tell = move |p| reporter.report(p);
+        images::import(&node, &name, &path, format, digest, tell).await?;
+        view(&node, &name).await
+    }))
+}
+
+/// Hashes an image again.
+///
+/// # Errors
+/// Before it begins: an image that is not in the store. In the stream:
+/// [`ErrorCode::Damaged`].
+pub async fn verify(
+    node: &Arc<Node>,
+    name: &str,
+) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
+    let name: ImageName = name.parse()?;
+    let digest = recorded_digest(node, &name).await?;
+    let node = node.clone();
+    Ok(steps(move |reporter| async move {
+        let store = node.store.clone();
+        blocking(move || {
+            store
+                .verify(&digest, move |p| reporter.report(p))
+                .map_err(OpError::from)
+        })
+        .await?;
+        view(&node, &name).await
+    }))
+}
+
+/// The digest that a name has, whatever state the file is in.
+async fn recorded_digest(node: &Arc<Node>, name: &ImageName) -> Result<Sha256, OpError> {
+    let recorded = match name.digest() {
+        Some(hex) => Some(hex.to_owned()),
+        None => node.db.image(name.as_str()).await?.map(|row| row.digest),
+    };
+    let Some(hex) = recorded else {
+        let message = format!("image {name} is not in the store");
+        return Err(OpError::new(ErrorCode::NotFound, message));
+    };
+    Sha256::from_hex(&hex).map_err(|e| OpError::internal(e.to_string()))
+}
+
+/// Takes an image's name away, and its content with the last name. Named by
+/// digest, it loses all its names.
+///
+/// # Errors
+/// [`ErrorCode::Conflict`] while an instance is layered over it or about to be.
+pub async fn remove(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
+    let name: ImageName = name.parse()?;
+    let node = node.clone();
+    super::detached(async move {
+        let digest = recorded_digest(&node, &name).await?;
+        let hex = digest.hex();
+        let names: Vec<String> = match name.digest() {
+            None => vec![name.to_string()],
+            Some(_) => {
+                let rows = node.db.images().await?;
+                rows.into_iter()
+                    .filter(|r| r.digest == hex)
+                    .map(|r| r.name)
+                    .collect()
+            }
+        };
+        refuse_if_needed(&node, &hex, &names).await?;
+        let mut unused = names.is_empty();
+        for name in names {
+            unused |= node.db.forget_image(&name).await?.is_some();
+        }
+        if unused {
+            let store = node.store.clone();
+            let removed = blocking(move || store.remove(&digest).map_err(OpError::from)).await?;
+            if name.digest().is_some() && !removed {
+                let message = format!("image {name} is not in the store");
+                return Err(OpError::new(ErrorCode::NotFound, message));
+            }
+        }
+        let data = serde_json::json!({ "name": name.as_str(), "digest": digest.to_string() });
+        node.events.emit(None, "image-removed", data);
+        Ok(())
+    })
+    .await
+}
+
+/// An instance that is being prepared needs what its image's name means, though
+/// the digest may not be recorded yet.
+async fn refuse_if_needed(node: &Arc<Node>, hex: &str, names: &[String]) -> Result<(), OpError> {
+    for row in node.db.instances().await? {
+        let wants = match &row.image {
+            Some(digest) => digest == hex,
+            None => {
+                names.iter().any(|n| n == row.spec.image.as_str())
+                    || row.spec.image.digest() == Some(hex)
+            }
+        };
+        if wants {
+            let message = format!("instance {} is layered over the image", row.name);
+            return Err(OpError::conflict(message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! Operations on instances.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use net::PortRule;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+
+use super::{ErrorCode, InstanceView, OpError, detached, live};
+use crate::{
+    db::{InstanceRow, NewInstance},
+    ids::InstanceId,
+    images::{self, ImageError},
+    instance::{self, Command, Handle},
+    life::{Desired, Phase, Wish},
+    node::{Node, blocking},
+    spec::{self, CreateRequest, Firmware, InstanceSpec},
+};
+
+/// Longest key of a request that must not be carried out twice, in bytes.
+const MAX_KEY: usize = 200;
+
+/// Ports are changed by reading and writing: one at a time.
+static PORT_CHANGE: Mutex<()> = Mutex::const_new(());
+
+/// How an instance is to be stopped, restarted or deleted.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manner {
+    /// Do not ask the guest first: skip the power button.
+    pub force: bool,
+}
+
+/// A change of the open ports.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortChange {
+    /// Exactly these are open, before `allow` and `deny` apply.
+    #[schema(example = json!(["22", "443"]))]
+    pub set: Option<Vec<String>>,
+    /// These are opened: `80`, `53/udp`, `8000-8010`.
+    pub allow: Vec<String>,
+    /// These are closed; each must be a rule as it was opened.
+    pub deny: Vec<String>,
+}
+
+/// The open ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ports {
+    /// Rules, sorted.
+    pub ports: Vec<String>,
+}
+
+/// An instance's task.
+pub(super) fn task(node: &Arc<Node>, id: &InstanceId) -> Result<Handle, OpError> {
+    let gone = || OpError::new(ErrorCode::NotFound, format!("there is no instance {id}"));
+    node.task(id).ok_or_else(gone)
+}
+
+async fn view(node: &Arc<Node>, row: &InstanceRow) -> Result<InstanceView, OpError> {
+    let live = node.task(&row.id).map(|task| task.status());
+    let volumes = node.db.volumes_of(&row.id).await?;
+    Ok(InstanceView::new(node, row, live.as_ref(), &volumes))
+}
+
+/// All instances, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list(node: &Arc<Node>) -> Result<Vec<InstanceView>, OpError> {
+    let (rows, volumes) = (node.db.instances().await?, node.db.volumes().await?);
+    let views = rows.iter().map(|row| {
+        let live = node.task(&row.id).map(|task| task.status());
+        InstanceView::new(node, row, live.as_ref(), &volumes)
+    });
+    Ok(views.collect())
+}
+
+/// One instance, by its name, its id, or the first 6 or more digits of it.
+///
+/// # Errors
+/// When there is none, or several begin so.
+pub async fn get(node: &Arc<Node>, reference: &str) -> Result<InstanceView, OpError> {
+    let id = node.db.find_instance(reference).await?;
+    view(node, &node.db.instance(&id).await?).await
+}
+
+/// The identity of an instance that a request with this key creates.
+fn keyed_id(key: &str) -> Result<InstanceId, OpError> {
+    if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        let message = format!("Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters");
+        return Err(OpError::invalid(message));
+    }
+    let digest = disk::Sha256::of(format!("crn-agent instance {key}").as_bytes());
+    Ok(digest.hex().parse()?)
+}
+
+/// Creates an instance and returns at once; its task prepares and starts it.
+/// With a key, the same request again finds the instance that the first one made:
+/// the boolean says whether it is new.
+///
+/// # Errors
+/// Everything that can be known beforehand; nothing is created then.
+pub async fn create(
+    node: &Arc<Node>,
+    request: CreateRequest,
+    key: Option<&str>,
+) -> Result<(InstanceView, bool), OpError> {
+    let keyed = key.map(keyed_id).transpose()?;
+    let config = &node.config;
+    let checked = request.check(&config.limits, config.volumes.default_mib)?;
+    if let Some(id) = &keyed
+        && let Ok(row) = node.db.instance(id).await
+    {
+        return repeated(node, &row, &checked.spec).await;
+    }
+    refuse_hopeless(node, &checked.spec).await?;
+    let id = match keyed {
+        Some(id) => id,
+        None => InstanceId::random().map_err(|e| OpError::internal(e.to_string()))?,
+    };
+    let node = node.clone();
+    detached(async move {
+        let new = NewInstance {
+            checked,
+            id: id.clone(),
+            plan: node.addresses.clone(),
+            capacity: node.capacity,
+            slots: node.config.qemu.uid_count,
+        };
+        let row = node.db.insert_instance(new).await?;
+        instance::spawn(&node, &row, None);
+        let data = serde_json::json!({ "name": row.name.as_str() });
+        node.events.emit(Some(&id), "created", data);
+        Ok((view(&node, &row).await?, true))
+    })
+    .await
+}
+
+/// What a key stands for was created before.
+async fn repeated(
+    node: &Arc<Node>,
+    row: &InstanceRow,
+    asked: &InstanceSpec,
+) -> Result<(InstanceView, bool), OpError> {
+    // The hostname of a nameless instance is given to it later.
+    let same = |a: &InstanceSpec| {
+        let mut a = serde_json::to_value(a).unwrap_or_default();
+        if let Some(fields) = a.as_object_mut() {
+            fields.remove("hostname");
+            fields.remove("ports");
+        }
+        a
+    };
+    if same(&row.spec) != same(asked) {
+        let message = "another request with this Idempotency-Key created an instance";
+        return Err(OpError::conflict(message));
+    }
+    Ok((view(node, row).await?, false))
+}
+
+/// Refuses what could only fail later.
+async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), OpError> {
+    let unknown = || ImageError::Unknown {
+        name: spec.image.clone(),
+    };
+    match images::stored(node, &spec.image).await? {
+        Some(image) => {
+            let (have, need) = (
+                u64::from(spec.disk.0) << 20,
+                image.info.virtual_size.bytes(),
+            );
+            if have < need {
+                let need = need.div_ceil(1 << 20);
+                let message = format!(
+                    "disk: image {} needs {need} MiB, not {}",
+                    spec.image, spec.disk.0
+                );
+                return Err(OpError::invalid(message));
+            }
+        }
+        None if node.catalogue.get(&spec.image).is_some() => {}
+        None => return Err(OpError::invalid(unknown().to_string())),
+    }
+    if spec.firmware == Firmware::Uefi {
+        let qemu = &node.config.qemu;
+        let files = [qemu.uefi_code.clone(), qemu.uefi_vars.clone()];
+        blocking(move || match files.iter().find(|file| !file.is_file()) {
+            Some(missing) => {
+                let message = format!("firmware: this node has no UEFI ({})", missing.display());
+                Err(OpError::invalid(message))
+            }
+            None => Ok(()),
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Writes what is wanted and tells the task.
+async fn wish(
+    node: &Arc<Node>,
+    reference: &str,
+    decide: impl FnOnce(&InstanceRow, &Phase) -> Wish + Send + 'static,
+) -> Result<InstanceView, OpError> {
+    let id = node.db.find_instance(reference).await?;
+    let node = node.clone();
+    detached(async move {
+        let row = node.db.instance(&id).await?;
+        let phase = node
+            .task(&id)
+            .map_or_else(|| row.phase.clone(), |task| task.status().phase);
+        let row = node.db.set_wish(&id, decide(&row, &phase)).await?;
+        if let Some(task) = node.task(&id) {
+            task.look();
+        }
+        view(&node, &row).await
+    })
+    .await
+}
+
+/// Starts an instance; one that failed is tried again, one that waits for its
+/// next restart is started at once. Running, it stays so.
+///
+/// # Errors
+/// When it is being deleted.
+pub async fn start(node: &Arc<Node>, reference: &str) -> Result<InstanceView, OpError> {
+    wish(node, reference, |row, phase| {
+        let again = matches!(phase, Phase::Failed { .. } | Phase::BackingOff { .. });
+        Wish {
+            desired: Desired::Running,
+            restart: again || row.wish.restart,
+            force: false,
+        }
+    })
+    .await
+}
+
+/// Stops an instance: the guest is asked, then QEMU, then nobody.
+///
+/// # Errors
+/// When it is being deleted.
+pub async fn stop(node: &Arc<Node>, reference: &str, m: Manner) -> Result<InstanceView, OpError> {
+    wish(node, reference, move |row, _| {
+        let force = m.force || (row.wish.desired == Desired::Stopped && row.wish.force);
+        Wish {
+            desired: Desired::Stopped,
+            restart: false,
+            force,
+        }
+    })
+    .await
+}
+
+/// Stops an instance and starts it again; one that is stopped is started.
+///
+/// # Errors
+/// When it is being deleted.
+pub async fn restart(
+    node: &Arc<Node>,
+    reference: &str,
+    m: Manner,
+) -> Result<InstanceView, OpError> {
+    wish(node, reference, move |_, phase| {
+        let runs = !matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
+        Wish {
+            desired: Desired::Running,
+            restart: runs,
+            force: m.force && runs,
+        }
+    })
+    .await
+}
+
+/// Deletes an instance with its root disk; its volumes are detached and kept.
+///
+/// # Errors
+/// When there is none.
+pub async fn delete(node: &Arc<Node>, reference: &str, m: Manner) -> Result<InstanceView, OpError> {
+    wish(node, reference, move |row, _| {
+        let force = m.force || (row.wish.desired == Desired::Deleted && row.wish.force);
+        Wish {
+            desired: Desired::Deleted,
+            restart: false,
+            force,
+        }
+    })
+    .await
+}
+
+/// The open ports.
+///
+/// # Errors
+/// When there is no such instance.
+pub async fn ports(node: &Arc<Node>, reference: &str) -> Result<Ports, OpError> {
+    let id = node.db.find_instance(reference).await?;
+    Ok(shown(&node.db.instance(&id).await?.spec.ports))
+}
+
+fn shown(ports: &BTreeSet<PortRule>) -> Ports {
+    Ports {
+        ports: ports.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Changes the open ports; established connections stay.
+///
+/// # Errors
+/// Something that is no port rule, too many, or a closed one to be closed.
+pub async fn change_ports(
+    node: &Arc<Node>,
+    reference: &str,
+    change: PortChange,
+) -> Result<Ports, OpError> {
+    let set = change.set.as_deref().map(spec::parse_ports).transpose()?;
+    let (allow, deny) = (
+        spec::parse_ports(&change.allow)?,
+        spec::parse_ports(&change.deny)?,
+    );
+    let id = node.db.find_instance(reference).await?;
+    let node = node.clone();
+    detached(async move {
+        let _one = PORT_CHANGE.lock().await;
+        let before = node.db.instance(&id).await?.spec.ports;
+        let after = apply(set.unwrap_or_else(|| before.clone()), allow, &deny)?;
+        if after != before {
+            let ports = after.clone();
+            let command = |reply| Command::SetPorts(ports, reply);
+            live("the change of ports", task(&node, &id)?.ask(command)).await?;
+            let data = serde_json::json!({ "ports": shown(&after).ports });
+            node.events.emit(Some(&id), "ports", data);
+        }
+        Ok(shown(&after))
+    })
+    .await
+}
+
+fn apply(
+    mut ports: BTreeSet<PortRule>,
+    allow: BTreeSet<PortRule>,
+    deny: &BTreeSet<PortRule>,
+) -> Result<BTreeSet<PortRule>, OpError> {
+    ports.extend(allow);
+    for rule in deny {
+        if !ports.remove(rule) {
+            return Err(OpError::conflict(format!(
+                "{rule} is not a rule of this instance"
+            )));
+        }
+    }
+    if ports.len() > spec::MAX_PORTS {
+        let message = format!(
+            "{} allowed ports: an instance can have {}",
+            ports.len(),
+            spec::MAX_PORTS
+        );
+        return Err(OpError::invalid(message));
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> BTreeSet<PortRule> {
+        text.split(',')
+            .filter(|t| !t.is_empty())
+            .map(|t| t.parse().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn ports_are_opened_and_closed() {
+        let table = [
+            ("22", "80,443", "", Ok("22,80,443")),
+            ("22,80", "80", "22", Ok("80")),
+            ("22", "", "22", Ok("")),
+            ("22", "53/udp", "53", Err(ErrorCode::Conflict)),
+            ("8000-8010", "", "8005", Err(ErrorCode::Conflict)),
+        ];
+        for (before, allow, deny, after) in table {
+            let got = apply(rules(before), rules(allow), &rules(deny)).map_err(|e| e.code);
+            assert_eq!(got, after.map(rules), "{before} +{allow} -{deny}");
+        }
+    }
+
+    #[test]
+    fn keys_become_ids() {
+        assert_eq!(keyed_id("a").unwrap(), keyed_id("a").unwrap());
+        assert_ne!(keyed_id("a").unwrap(), keyed_id("b").unwrap());
+        for bad in ["", "a b", "a\n", "ä", &"x".repeat(MAX_KEY + 1)] {
+            assert_eq!(
+                keyed_id(bad).map_err(|e| e.code),
+                Err(ErrorCode::Invalid),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Operations on volumes.
+
+use std::sync::Arc;
+
+use disk::{ByteSize, Format};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{OpError, VolumeView, detached, live};
+use crate::{
+    db::{DbError, VolumeRow, VolumeState},
+    ids::{InstanceId, Name},
+    instance::Command,
+    node::{Node, blocking},
+    spec::{self, MAX_VOLUMES},
+};
+
+/// A new volume.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVolume {
+    /// A label (RFC 1123), unique on this node.
+    #[schema(example = "data")]
+    pub name: String,
+    /// Size in MiB; the configured default unless given.
+    pub size_mib: Option<u64>,
+}
+
+/// Where a volume is attached.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttachVolume {
+    /// The instance: its name, its id, or the first digits of it.
+    pub instance: String,
+    /// Where the guest mounts it from its next cloud-init run on; only attached
+    /// when absent.
+    #[schema(example = "/data")]
+    pub mount: Option<String>,
+}
+
+/// A new size.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResizeVolume {
+    /// MiB; a volume only grows.
+    pub size_mib: u64,
+}
+
+async fn view(node: &Arc<Node>, row: VolumeRow) -> Result<VolumeView, OpError> {
+    let instance = match &row.instance {
+        Some(id) => match node.db.instance(id).await {
+            Ok(row) => Some(row.name.to_string()),
+            Err(DbError::NotFound { .. }) => None,
+            Err(e) => return Err(e.into()),
+        },
+        None => None,
+    };
+    Ok(VolumeView {
+        name: row.name.to_string(),
+        id: row.id,
+        size_mib: row.mib,
+        state: row.state,
+        instance,
+        mount: row.mount,
+        created_at: row.created_at,
+    })
+}
+
+/// All volumes, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list(node: &Arc<Node>) -> Result<Vec<VolumeView>, OpError> {
+    let mut views = Vec::new();
+    for row in node.db.volumes().await? {
+        views.push(view(node, row).await?);
+    }
+    Ok(views)
+}
+
+/// One volume.
+///
+/// # Errors
+/// When there is none of that name.
+pub async fn get(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError> {
+    let row = node.db.volume(name).await?;
+    view(node, row).await
+}
+
+/// Creates an empty volume. A creation that was cut off is finished by the same
+/// request.
+///
+/// # Errors
+/// A bad name or size, a taken name, no room.
+pub async fn create(node: &Arc<Node>, request: CreateVolume) -> Result<VolumeView, OpError> {
+    let name: Name = request.name.parse()?;
+    let mib = request.size_mib.unwrap_or(node.config.volumes.default_mib);
+    spec::volume_size(mib, &node.config.limits)?;
+    let node = node.clone();
+    detached(async move {
+        let row = match node.db.insert_volume(&name, mib, node.capacity).await {
+            Ok(row) => row,
+            Err(DbError::NameTaken(taken)) => {
+                let row = node.db.volume(name.as_str()).await?;
+                let unfinished = row.state == VolumeState::Creating && row.instance.is_none();
+                if !unfinished || row.mib != mib {
+                    return Err(DbError::NameTaken(taken).into());
+                }
+                row
+            }
+            Err(e) => return Err(e.into()),
+        };
+        finish(&node, &row).await?;
+        let data = serde_json::json!({ "name": name.as_str(), "size_mib": mib });
+        node.events.emit(None, "volume-created", data);
+        get(&node, name.as_str()).await
+    })
+    .await
+}
+
+/// Makes the file of a recorded volume.
+async fn finish(node: &Arc<Node>, row: &VolumeRow) -> Result<(), OpError> {
+    let (path, size) = (node.paths.volume(&row.id), size(row.mib));
+    let dir = node.paths.volumes();
+    blocking(move || {
+        std::fs::create_dir_all(&dir)?;
+        disk::create_volume(&path, size, Format::Qcow2).map_err(OpError::from)
+    })
+    .await?;
+    Ok(node
+        .db
+        .set_volume_state(&row.id, VolumeState::Ready)
+        .await?)
+}
+
+fn size(mib: u64) -> ByteSize {
+    ByteSize::from_bytes(mib.saturating_mul(1 << 20))
+}
+
+/// Deletes a volume and all that is on it.
+///
+/// # Errors
+/// When it is attached.
+pub async fn delete(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
+    let row = node.db.volume(name).await?;
+    if let Some(id) = &row.instance {
+        let holder = node
+            .db
+            .instance(id)
+            .await
+            .map_or_else(|_| id.to_string(), |r| r.name.to_string());
+        let volume = row.name.to_string();
+        return Err(DbError::VolumeInUse {
+            volume,
+            instance: holder,
+        }
+        .into());
+    }
+    let node = node.clone();
+    detached(async move {
+        node.db
+            .set_volume_state(&row.id, VolumeState::Deleting)
+            .await?;
+        erase(&node, &row).await?;
+        node.events.emit(
+            None,
+            "volume-deleted",
+            serde_json::json!({ "name": row.name.as_str() }),
+        );
+        Ok(())
+    })
+    .await
+}
+
+async fn erase(node: &Arc<Node>, row: &VolumeRow) -> Result<(), OpError> {
+    let path = node.paths.volume(&row.id);
+    blocking(move || match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(OpError::internal(format!("{}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    })
+    .await?;
+    Ok(node.db.remove_volume(&row.id).await?)
+}
+
+/// Attaches a volume to an instance, running or not. Attached there already, it
+/// stays, and its mount point is the new one.
+///
+/// # Errors
+/// A bad mount point, a volume in use, an instance that has too many.
+pub async fn attach(
+    node: &Arc<Node>,
+    name: &str,
+    request: AttachVolume,
+) -> Result<VolumeView, OpError> {
+    let mount = request
+        .mount
+        .as_deref()
+        .map(spec::parse_mount)
+        .transpose()?;
+    let id = node.db.find_instance(&request.instance).await?;
+    let row = node.db.volume(name).await?;
+    refuse_same_mount(node, &id, &row, mount.as_deref()).await?;
+    let (node, volume) = (node.clone(), row.name.to_string());
+    detached(async move {
+        let task = super::instances::task(&node, &id)?;
+        let command = |reply| Command::Attach {
+            volume: volume.clone(),
+            mount,
+            reply,
+        };
+        live("the attachment", task.ask(command)).await?;
+        let data = serde_json::json!({ "name": volume });
+        node.events.emit(Some(&id), "volume-attached", data);
+        get(&node, &volume).await
+    })
+    .await
+}
+
+async fn refuse_same_mount(
+    node: &Arc<Node>,
+    id: &InstanceId,
+    row: &VolumeRow,
+    mount: Option<&str>,
+) -> Result<(), OpError> {
+    let others = node.db.volumes_of(id).await?;
+    let others: Vec<_> = others.into_iter().filter(|v| v.id != row.id).collect();
+    if others.len() >= MAX_VOLUMES {
+        return Err(OpError::conflict(format!(
+            "an instance can have {MAX_VOLUMES} volumes"
+        )));
+    }
+    if mount.is_some()
+        && let Some(other) = others.iter().find(|v| v.mount.as_deref() == mount)
+    {
+        let message = format!("volume {} is mounted there", other.name);
+        return Err(OpError::conflict(message));
+    }
+    Ok(())
+}
+
+/// Detaches a volume. Attached to nobody, it stays so.
+///
+/// # Errors
+/// When the guest does not let go of it.
+pub async fn detach(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError> {
+    let row = node.db.volume(name).await?;
+    let Some(id) = row.instance.clone() else {
+        return view(node, row).await;
+    };
+    let (node, volume) = (node.clone(), row.name.to_string());
+    detached(async move {
+        let task = super::instances::task(&node, &id)?;
+        let command = |reply| Command::Detach {
+            volume: volume.clone(),
+            reply,
+        };
+        live("the detachment", task.ask(command)).await?;
+        let data = serde_json::json!({ "name": volume });
+        node.events.emit(Some(&id), "volume-detached", data);
+        get(&node, &volume).await
+    })
+    .await
+}
+
+/// Grows a volume; a running guest sees it at once. The same size is no change.
+///
+/// # Errors
+/// A size that is smaller or out of range, no room.
+pub async fn resize(
+    node: &Arc<Node>,
+    name: &str,
+    request: ResizeVolume,
+) -> Result<VolumeView, OpError> {
+    let mib = request.size_mib;
+    spec::volume_size(mib, &node.config.limits)?;
+    let row = node.db.volume(name).await?;
+    let (node, volume) = (node.clone(), row.name.to_string());
+    detached(async move {
+        match row.instance.as_ref().and_then(|id| node.task(id)) {
+            Some(task) => {
+                let command = |reply| Command::Grow {
+                    volume: volume.clone(),
+                    mib,
+                    reply,
+                };
+                live("the growth", task.ask(command)).await?;
+            }
+            None => {
+                if row.state == VolumeState::Deleting {
+                    return Err(OpError::conflict(format!(
+                        "volume {volume} is being deleted"
+                    )));
+                }
+                node.db.grow_volume(&row.id, mib, node.capacity).await?;
+                grow_file(&node, &row, mib).await?;
+            }
+        }
+        let data = serde_json::json!({ "name": volume, "size_mib": mib });
+        node.events
+            .emit(row.instance.as_ref(), "volume-resized", data);
+        get(&node, &volume).await
+    })
+    .await
+}
+
+async fn grow_file(node: &Arc<Node>, row: &VolumeRow, mib: u64) -> Result<(), OpError> {
+    let (path, size) = (node.paths.volume(&row.id), size(mib));
+    blocking(move || {
+        if !path.exists() {
+            // Recorded, and never made: it is made with its new size.
+            return Ok(());
+        }
+        disk::grow(&path, Format::Qcow2, size).map_err(OpError::from)
+    })
+    .await
+}
+
+/// After the agent's start: finishes what was cut off on volumes that no
+/// instance has. Those of instances are their tasks' business.
+///
+/// # Errors
+/// Those of the database. A volume that cannot be finished is logged and left.
+pub async fn settle(node: &Arc<Node>) -> Result<(), OpError> {
+    for row in node.db.volumes().await? {
+        if row.instance.is_some() {
+            continue;
+        }
+        let done = match row.state {
+            VolumeState::Creating => finish(node, &row).await,
+            VolumeState::Deleting => erase(node, &row).await,
+            VolumeState::Ready => grow_file(node, &row, row.mib).await,
+        };
+        if let Err(e) = done {
+            tracing::warn!(volume = %row.name, "left as it is: {e}");
+        }
+    }
+    Ok(())
+}
