@@ -73,11 +73,17 @@ impl Chain {
     /// Adds a revocation list of the root and verifies its signature.
     #[must_use]
     pub fn with_crl(mut self, crl: Crl) -> Self {
-        let signed = crl.is_pss_sha384()
-            && crl.is_issued_in_name_of(&self.ark)
-            && verifies_pss(self.ark.key(), crl.signed_bytes(), crl.signature());
+        let signed = self.signs_crl(&crl);
         self.crl = Some((crl, signed));
         self
+    }
+
+    /// Whether the root signed a revocation list.
+    #[must_use]
+    pub fn signs_crl(&self, crl: &Crl) -> bool {
+        crl.is_pss_sha384()
+            && crl.is_issued_in_name_of(&self.ark)
+            && verifies_pss(self.ark.key(), crl.signed_bytes(), crl.signature())
     }
 
     /// The root's certificate.

@@ -1,6 +1,7 @@
 //! Verification of AMD SEV-SNP attestation reports and computation of launch digests.
 
 pub mod appraise;
+pub mod assemble;
 pub mod cert;
 pub mod chain;
 #[cfg(feature = "cli")]
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod product;
 pub mod report;
 pub mod roots;
+pub mod show;
 pub mod source;
 pub mod tcb;
 pub mod time;

@@ -36,7 +36,7 @@ fn root(findings: &mut Findings, chain: &Chain, policy: &Policy) {
 fn names(findings: &mut Findings, chain: &Chain) {
     let [ark, intermediate, leaf] = chain.certificates().map(Certificate::role);
     let finding = Finding::new("chain.names", "names and kinds of the certificates")
-        .expected("VCEK under ASK or VLEK under ASVK, under the ARK, of one product");
+        .expected("one product's, in order");
     let found = format!("{leaf} under {intermediate} under {ark}");
     findings.judge(finding, found, chain.roles_fit());
 }

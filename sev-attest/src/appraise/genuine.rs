@@ -14,8 +14,7 @@ pub(super) fn version_finding() -> Finding {
 pub(super) fn report(findings: &mut Findings, report: &Report, policy: &Policy) {
     findings.push(version_finding().ok(report.version.number().to_string()));
     let format = || {
-        Finding::new("report.format", "form of the report")
-            .expected("as the specification says, reserved fields zero")
+        Finding::new("report.format", "form of the report").expected("as the specification says")
     };
     let violations = report.violations();
     if violations.is_empty() {

@@ -7,8 +7,11 @@ mod chain;
 mod expectations;
 mod finding;
 mod genuine;
+mod json;
+mod text;
 
 pub use finding::{Finding, Status};
+pub use json::SCHEMA;
 
 use crate::chain::{Chain, Root};
 use crate::policy::Policy;

@@ -1,7 +1,14 @@
 //! The `sev-attest` command: arguments in, text and exit status out.
 
+pub mod expect;
+pub mod input;
 pub mod measure;
+pub mod policy;
+pub mod show;
+pub mod sources;
+pub mod verify;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -19,20 +26,32 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Verify(Box<verify::VerifyArgs>),
+    Show(show::ShowArgs),
     Measure(Box<measure::MeasureArgs>),
+    Policy(policy::PolicyArgs),
 }
 
 /// Runs the command on this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Measure(args) => measure::run(&args, &mut std::io::stdout().lock()),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Cli::parse().command) {
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("sev-attest: {error}");
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// Runs one command; answers the exit status.
+fn run(command: Command) -> Result<u8, Box<dyn Error>> {
+    let out = &mut std::io::stdout().lock();
+    match command {
+        Command::Verify(args) => return Ok(verify::run(&args, out)?),
+        Command::Show(args) => show::run(&args, out)?,
+        Command::Measure(args) => measure::run(&args, out)?,
+        Command::Policy(args) => policy::run(&args, out)?,
+    }
+    Ok(0)
 }

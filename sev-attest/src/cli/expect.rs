@@ -1,0 +1,385 @@
+//! Flags of `verify` that say what is expected, on top of a policy file.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use super::input::{self, CliError};
+use crate::formats::MAX_INPUT;
+use crate::hex_bytes::HexBytes;
+use crate::policy::{AbiVersion, Policy, TcbMinimum};
+use crate::product::Product;
+use crate::report::{FirmwareVersion, SigningKey};
+
+/// Shortest nonce that is accepted, in bytes.
+const MIN_NONCE: usize = 8;
+
+/// Expectations
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Expectations")]
+pub struct ExpectArgs {
+    /// Policy file, as written by `policy init` and `measure --policy-out`; flags override it
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Launch digest; may be repeated, and one of them must be it
+    #[arg(long, value_name = "HEX")]
+    measurement: Vec<HexBytes<48>>,
+    /// Report data, 64 bytes
+    #[arg(long, value_name = "HEX", group = "data")]
+    report_data: Option<HexBytes<64>>,
+    /// Nonce that the report data starts with, 8 to 64 bytes, zeros after it
+    #[arg(long, value_name = "HEX", value_parser = nonce, group = "data")]
+    nonce: Option<HexBytes<64>>,
+    /// File whose hash is the report data, zeros after it
+    #[arg(long, value_name = "FILE", group = "data")]
+    report_data_file: Option<PathBuf>,
+    /// Hash of --report-data-file
+    #[arg(
+        long,
+        value_enum,
+        default_value = "sha512",
+        requires = "report_data_file"
+    )]
+    report_data_hash: Hash,
+    /// Host data, 32 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    host_data: Vec<HexBytes<32>>,
+    /// Family id, 16 bytes
+    #[arg(long, value_name = "HEX")]
+    family_id: Option<HexBytes<16>>,
+    /// Image id, 16 bytes
+    #[arg(long, value_name = "HEX")]
+    image_id: Option<HexBytes<16>>,
+    /// SHA-384 of the key of the ID block; may be repeated
+    #[arg(long, value_name = "HEX")]
+    id_key_digest: Vec<HexBytes<48>>,
+    /// SHA-384 of the key of the ID key; may be repeated
+    #[arg(long, value_name = "HEX")]
+    author_key_digest: Vec<HexBytes<48>>,
+    /// Least guest SVN
+    #[arg(long, value_name = "NUMBER")]
+    min_guest_svn: Option<u32>,
+    /// Privilege level that asked for the report, 0 to 3 [default: 0]; may be repeated
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=3))]
+    vmpl: Vec<u32>,
+    /// Bit of the guest policy: debug, migration_agent, smt, single_socket, cxl, mem_aes_256_xts,
+    /// rapl_disabled, ciphertext_hiding or page_swap_disabled, with =on, =off or =any
+    /// [default: debug=off, migration_agent=off]
+    #[arg(long, value_name = "BIT=VALUE", value_parser = guest_bit)]
+    guest_policy: Vec<(GuestBit, Option<bool>)>,
+    /// Accept a guest that the host may debug
+    #[arg(long)]
+    allow_debug: bool,
+    /// Accept a guest that may have a migration agent
+    #[arg(long)]
+    allow_migration_agent: bool,
+    /// Least ABI version that the guest policy asks for, as 1.55
+    #[arg(long, value_name = "VERSION")]
+    min_abi: Option<AbiVersion>,
+    /// Bit of the platform info: smt, tsme, ecc, rapl_disabled, ciphertext_hiding,
+    /// alias_check_complete, iommu_write_safe or tio, with =on, =off or =any
+    #[arg(long, value_name = "BIT=VALUE", value_parser = platform_bit)]
+    platform: Vec<(PlatformBit, Option<bool>)>,
+    /// Least reported TCB, as boot_loader=4,tee=0,snp=24,microcode=219 (fmc= too on Turin)
+    #[arg(long, visible_alias = "min-reported-tcb", value_name = "TCB")]
+    min_tcb: Option<TcbMinimum>,
+    /// Least committed TCB
+    #[arg(long, value_name = "TCB")]
+    min_committed_tcb: Option<TcbMinimum>,
+    /// Least TCB at launch
+    #[arg(long, value_name = "TCB")]
+    min_launch_tcb: Option<TcbMinimum>,
+    /// Least running TCB
+    #[arg(long, value_name = "TCB")]
+    min_current_tcb: Option<TcbMinimum>,
+    /// Least version of the running firmware, as 1.55.29
+    #[arg(long, value_name = "VERSION")]
+    min_firmware: Option<FirmwareVersion>,
+    /// Least version of the committed firmware
+    #[arg(long, value_name = "VERSION")]
+    min_committed_firmware: Option<FirmwareVersion>,
+    /// Accept running firmware that is not committed
+    #[arg(long)]
+    allow_provisional: bool,
+    /// Mitigations at launch that must be there, as bits
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    launch_mitigations: Option<u64>,
+    /// Mitigations that must be there now, as bits
+    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    current_mitigations: Option<u64>,
+    /// Chip id, 64 bytes; may be repeated
+    #[arg(long, value_name = "HEX")]
+    chip_id: Vec<HexBytes<64>>,
+    /// Accept a VCEK's report in which the platform hides the chip's id
+    #[arg(long)]
+    allow_masked_chip_id: bool,
+    /// Kind of the signing key, vcek or vlek
+    #[arg(long, value_name = "KIND", value_parser = signing_key)]
+    signing_key: Option<SigningKey>,
+    /// Cloud provider of a VLEK; may be repeated
+    #[arg(long, value_name = "ID")]
+    csp_id: Vec<String>,
+    /// Product: milan, genoa or turin; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = product)]
+    product: Vec<Product>,
+    /// Greatest age of the VCEK or VLEK, in days
+    #[arg(long, value_name = "DAYS")]
+    max_certificate_age: Option<u32>,
+    /// Don't decide without a current revocation list
+    #[arg(long)]
+    require_crl: bool,
+    /// Accept a root that is not AMD's, for simulations; the verdict says so
+    #[arg(long)]
+    allow_foreign_root: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Hash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum GuestBit {
+    Debug,
+    MigrationAgent,
+    Smt,
+    SingleSocket,
+    Cxl,
+    MemAes256Xts,
+    RaplDisabled,
+    CiphertextHiding,
+    PageSwapDisabled,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum PlatformBit {
+    Smt,
+    Tsme,
+    Ecc,
+    RaplDisabled,
+    CiphertextHiding,
+    AliasCheckComplete,
+    IommuWriteSafe,
+    Tio,
+}
+
+impl ExpectArgs {
+    /// The policy file's expectations, overridden by the flags.
+    pub(super) fn policy(&self) -> Result<Policy, CliError> {
+        let mut policy = match &self.policy {
+            None => Policy::default(),
+            Some(path) => {
+                let bytes = input::read(path, MAX_INPUT)?;
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| CliError::Usage(format!("{}: not UTF-8", path.display())))?;
+                Policy::from_toml(&text).map_err(|source| CliError::Policy {
+                    path: path.clone(),
+                    source,
+                })?
+            }
+        };
+        self.identity(&mut policy)?;
+        self.bits(&mut policy);
+        self.versions(&mut policy);
+        self.platform_identity(&mut policy);
+        Ok(policy)
+    }
+
+    fn identity(&self, policy: &mut Policy) -> Result<(), CliError> {
+        replace(&mut policy.measurement, &self.measurement);
+        replace(&mut policy.host_data, &self.host_data);
+        replace(&mut policy.id_key_digest, &self.id_key_digest);
+        replace(&mut policy.author_key_digest, &self.author_key_digest);
+        replace(&mut policy.vmpl, &self.vmpl);
+        set(&mut policy.family_id, self.family_id);
+        set(&mut policy.image_id, self.image_id);
+        set(&mut policy.min_guest_svn, self.min_guest_svn);
+        set(&mut policy.report_data, self.report_data.or(self.nonce));
+        if let Some(path) = &self.report_data_file {
+            let bytes = input::read(path, MAX_INPUT)?;
+            let mut data = [0; 64];
+            let hash = match self.report_data_hash {
+                Hash::Sha256 => Sha256::digest(&bytes).to_vec(),
+                Hash::Sha384 => Sha384::digest(&bytes).to_vec(),
+                Hash::Sha512 => Sha512::digest(&bytes).to_vec(),
+            };
+            for (to, from) in data.iter_mut().zip(hash) {
+                *to = from;
+            }
+            policy.report_data = Some(HexBytes(data));
+        }
+        Ok(())
+    }
+
+    fn bits(&self, policy: &mut Policy) {
+        let rules = &mut policy.guest_policy;
+        for &(bit, value) in &self.guest_policy {
+            *match bit {
+                GuestBit::Debug => &mut rules.debug,
+                GuestBit::MigrationAgent => &mut rules.migration_agent,
+                GuestBit::Smt => &mut rules.smt,
+                GuestBit::SingleSocket => &mut rules.single_socket,
+                GuestBit::Cxl => &mut rules.cxl,
+                GuestBit::MemAes256Xts => &mut rules.mem_aes_256_xts,
+                GuestBit::RaplDisabled => &mut rules.rapl_disabled,
+                GuestBit::CiphertextHiding => &mut rules.ciphertext_hiding,
+                GuestBit::PageSwapDisabled => &mut rules.page_swap_disabled,
+            } = value;
+        }
+        if self.allow_debug {
+            rules.debug = None;
+        }
+        if self.allow_migration_agent {
+            rules.migration_agent = None;
+        }
+        set(&mut rules.min_abi, self.min_abi);
+        let rules = &mut policy.platform;
+        for &(bit, value) in &self.platform {
+            *match bit {
+                PlatformBit::Smt => &mut rules.smt,
+                PlatformBit::Tsme => &mut rules.tsme,
+                PlatformBit::Ecc => &mut rules.ecc,
+                PlatformBit::RaplDisabled => &mut rules.rapl_disabled,
+                PlatformBit::CiphertextHiding => &mut rules.ciphertext_hiding,
+                PlatformBit::AliasCheckComplete => &mut rules.alias_check_complete,
+                PlatformBit::IommuWriteSafe => &mut rules.iommu_write_safe,
+                PlatformBit::Tio => &mut rules.tio,
+            } = value;
+        }
+    }
+
+    fn versions(&self, policy: &mut Policy) {
+        for (rule, flag) in [
+            (&mut policy.tcb.reported, self.min_tcb),
+            (&mut policy.tcb.committed, self.min_committed_tcb),
+            (&mut policy.tcb.launch, self.min_launch_tcb),
+            (&mut policy.tcb.current, self.min_current_tcb),
+        ] {
+            if let Some(minimum) = flag {
+                *rule = minimum;
+            }
+        }
+        set(&mut policy.firmware.min_current, self.min_firmware);
+        set(
+            &mut policy.firmware.min_committed,
+            self.min_committed_firmware,
+        );
+        policy.firmware.allow_provisional |= self.allow_provisional;
+        set(&mut policy.mitigations.launch, self.launch_mitigations);
+        set(&mut policy.mitigations.current, self.current_mitigations);
+    }
+
+    fn platform_identity(&self, policy: &mut Policy) {
+        replace(&mut policy.chip_id, &self.chip_id);
+        replace(&mut policy.csp_id, &self.csp_id);
+        replace(&mut policy.product, &self.product);
+        policy.allow_masked_chip_id |= self.allow_masked_chip_id;
+        set(&mut policy.signing_key, self.signing_key);
+        let day = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+        set(
+            &mut policy.max_certificate_age,
+            self.max_certificate_age.map(day),
+        );
+        policy.require_crl |= self.require_crl;
+        policy.allow_foreign_root |= self.allow_foreign_root;
+    }
+}
+
+/// A flag's list takes the place of the file's.
+fn replace<T: Clone>(list: &mut Vec<T>, flag: &[T]) {
+    if !flag.is_empty() {
+        list.clear();
+        list.extend_from_slice(flag);
+    }
+}
+
+fn set<T>(rule: &mut Option<T>, flag: Option<T>) {
+    if flag.is_some() {
+        *rule = flag;
+    }
+}
+
+/// A nonce with zeros after it.
+fn nonce(text: &str) -> Result<HexBytes<64>, String> {
+    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text))
+        .map_err(|_| "expected hexadecimal digits, two for each byte".to_owned())?;
+    let mut data = [0; 64];
+    if bytes.len() < MIN_NONCE || bytes.len() > data.len() {
+        return Err(format!(
+            "a nonce has {MIN_NONCE} to 64 bytes, not {}",
+            bytes.len()
+        ));
+    }
+    for (to, from) in data.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    Ok(HexBytes(data))
+}
+
+fn value(text: &str) -> Result<(&str, Option<bool>), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("expected BIT=on, BIT=off or BIT=any")?;
+    let value = match value {
+        "on" | "true" | "1" => Some(true),
+        "off" | "false" | "0" => Some(false),
+        "any" => None,
+        other => return Err(format!("{other:?} is none of on, off and any")),
+    };
+    Ok((name, value))
+}
+
+fn guest_bit(text: &str) -> Result<(GuestBit, Option<bool>), String> {
+    let (name, value) = value(text)?;
+    let bit = match name.replace('-', "_").as_str() {
+        "debug" => GuestBit::Debug,
+        "migration_agent" => GuestBit::MigrationAgent,
+        "smt" => GuestBit::Smt,
+        "single_socket" => GuestBit::SingleSocket,
+        "cxl" => GuestBit::Cxl,
+        "mem_aes_256_xts" => GuestBit::MemAes256Xts,
+        "rapl_disabled" => GuestBit::RaplDisabled,
+        "ciphertext_hiding" => GuestBit::CiphertextHiding,
+        "page_swap_disabled" => GuestBit::PageSwapDisabled,
+        other => return Err(format!("{other:?} is no bit of the guest policy")),
+    };
+    Ok((bit, value))
+}
+
+fn platform_bit(text: &str) -> Result<(PlatformBit, Option<bool>), String> {
+    let (name, value) = value(text)?;
+    let bit = match name.replace('-', "_").as_str() {
+        "smt" => PlatformBit::Smt,
+        "tsme" => PlatformBit::Tsme,
+        "ecc" => PlatformBit::Ecc,
+        "rapl_disabled" => PlatformBit::RaplDisabled,
+        "ciphertext_hiding" => PlatformBit::CiphertextHiding,
+        "alias_check_complete" => PlatformBit::AliasCheckComplete,
+        "iommu_write_safe" => PlatformBit::IommuWriteSafe,
+        "tio" => PlatformBit::Tio,
+        other => return Err(format!("{other:?} is no bit of the platform info")),
+    };
+    Ok((bit, value))
+}
+
+fn signing_key(text: &str) -> Result<SigningKey, String> {
+    SigningKey::from_name(text).ok_or_else(|| "expected vcek or vlek".to_owned())
+}
+
+fn product(text: &str) -> Result<Product, String> {
+    Product::from_name(text).ok_or_else(|| "expected milan, genoa or turin".to_owned())
+}
+
+/// A number, decimal or hexadecimal with 0x.
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => u64::from_str(text),
+    };
+    parsed.map_err(|_| "expected a number, as 63 or 0x3f".to_owned())
+}

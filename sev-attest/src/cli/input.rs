@@ -1,0 +1,120 @@
+//! Files and standard input of the commands.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::formats::{self, Bundle, FormatError, MAX_INPUT};
+use crate::policy::PolicyError;
+
+/// Most files that are read from a directory of certificates.
+const MAX_FILES: usize = 4096;
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// A file can't be read or written.
+    #[error("{name}: {source}")]
+    File {
+        /// The file, or `standard input`.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An input was refused.
+    #[error("{name}: {source}")]
+    Input {
+        /// The file, or `standard input`.
+        name: String,
+        /// Why.
+        source: FormatError,
+    },
+    /// A policy file was refused.
+    #[error("{}: {source}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PolicyError,
+    },
+    /// Arguments that don't fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// The answer could not be written.
+    #[error("standard output: {0}")]
+    Output(io::Error),
+}
+
+/// Name of an input in messages; `-` is standard input.
+pub(super) fn name(path: &Path) -> String {
+    if path.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// A whole file, or standard input for `-`, of at most `max` bytes.
+pub(super) fn read(path: &Path, max: usize) -> Result<Vec<u8>, CliError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+        if path.as_os_str() == "-" {
+            io::stdin().lock().take(limit).read_to_end(&mut bytes)?;
+        } else {
+            File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+        }
+        if bytes.len() > max {
+            return Err(io::Error::other(format!("longer than {max} bytes")));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|source| CliError::File {
+        name: name(path),
+        source,
+    })
+}
+
+/// Certificates and revocation lists of a file, or of all files of a directory. In a directory, what
+/// is neither is passed over; a file given by its name must be one.
+pub(super) fn certificates(path: &Path) -> Result<Bundle, CliError> {
+    let failed = |source| CliError::File {
+        name: name(path),
+        source,
+    };
+    if path.as_os_str() == "-" || !path.metadata().map_err(failed)?.is_dir() {
+        let bytes = read(path, MAX_INPUT)?;
+        return formats::read_certificates(&bytes).map_err(|source| CliError::Input {
+            name: name(path),
+            source,
+        });
+    }
+    let mut files = Vec::new();
+    for entry in path.read_dir().map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        if file.is_file() {
+            files.push(file);
+        }
+        if files.len() > MAX_FILES {
+            return Err(failed(io::Error::other(format!(
+                "more than {MAX_FILES} files"
+            ))));
+        }
+    }
+    // The same choice on every machine.
+    files.sort();
+    let mut bundle = Bundle::default();
+    for file in files {
+        let Ok(bytes) = read(&file, MAX_INPUT) else {
+            continue;
+        };
+        match formats::read(&bytes) {
+            Ok(formats::Input::Certificates(inner)) => bundle.extend(inner),
+            // An extended report brings its own.
+            Ok(formats::Input::Report(evidence)) => bundle.extend(evidence.bundle),
+            Err(_) => {}
+        }
+    }
+    Ok(bundle)
+}

@@ -1,0 +1,91 @@
+//! `sev-attest verify`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::expect::ExpectArgs;
+use super::input::{self, CliError};
+use super::sources::{self, Found, SourceArgs};
+use crate::appraise::{self, Appraisal};
+use crate::formats::{self, FormatError, MAX_INPUT};
+use crate::time::UnixTime;
+
+/// Verify an attestation report: that it is genuine, and what it says
+///
+/// Prints a line for each check, then the verdict. Exit status: 0 genuine and as expected; 1 not;
+/// 2 wrong usage or unreadable input; 3 undecided, as a certificate could not be had.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:\n  \
+  sev-attest verify report.bin --policy guest.toml --nonce 6a5d0cb2f06bd8bcdd1db26a8c6c0a1f\n  \
+  sev-attest verify report.bin --certs certs/ --offline --measurement 4188779cfe25130b…\n  \
+  sev-attest verify - --json < report.bin")]
+pub struct VerifyArgs {
+    /// The report: raw, hex, base64, extended with certificates, or in JSON; - for standard input
+    report: PathBuf,
+    /// Judge validity at this time, RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<UnixTime>,
+    /// Write findings and verdict as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
+}
+
+/// Verifies a report and writes findings and verdict to `out`; answers the exit status.
+///
+/// # Errors
+/// On wrong usage and unreadable input; nothing is written to `out` then.
+pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
+    let policy = args.expect.policy()?;
+    let at = args.at.unwrap_or_else(UnixTime::now);
+    let bytes = input::read(&args.report, MAX_INPUT)?;
+    let refused = |source| CliError::Input {
+        name: input::name(&args.report),
+        source,
+    };
+    let evidence = match formats::read_report(&bytes) {
+        Ok(evidence) => evidence,
+        Err(FormatError::Report(error)) => {
+            let appraisal = appraise::unreadable(error, &policy, at)
+                .ok_or_else(|| refused(FormatError::Report(error)))?;
+            return write(args, &appraisal, &[], out);
+        }
+        Err(error) => return Err(refused(error)),
+    };
+    let report = evidence.report;
+    let Found { chain, notes } =
+        sources::find(&report, evidence.bundle, &args.sources, policy.require_crl)?;
+    let appraisal = appraise::appraise(&report, chain.as_ref(), &policy, at);
+    write(args, &appraisal, &notes, out)
+}
+
+fn write(
+    args: &VerifyArgs,
+    appraisal: &Appraisal,
+    notes: &[String],
+    out: &mut impl Write,
+) -> Result<u8, CliError> {
+    let text = if args.json {
+        let mut value = appraisal.to_json();
+        value["notes"] = notes.into();
+        format!("{value:#}\n")
+    } else {
+        let notes = notes
+            .iter()
+            .map(|note| format!("note: {}\n", crate::show::plain(note)));
+        notes.collect::<String>() + &appraisal.to_text()
+    };
+    out.write_all(text.as_bytes()).map_err(CliError::Output)?;
+    Ok(appraisal.outcome.exit_status())
+}
+
+fn time(text: &str) -> Result<UnixTime, String> {
+    UnixTime::from_rfc3339(text)
+        .ok_or_else(|| "expected a time after RFC 3339, as 2026-01-31T12:00:00Z".to_owned())
+}
