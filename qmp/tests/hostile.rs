@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 const RUNNING: &str = r#"{"status":"running","running":true}"#;
 
+/// Whether a reason is the one that is due.
+type Check = fn(&ClosedReason) -> bool;
+
 /// How `query-status` ends, with a limit that no test reaches but those of silence.
 async fn ask(qmp: &Qmp) -> Result<RunState, Error> {
     qmp.status().await
@@ -35,7 +38,7 @@ fn handshakes_that_are_none() {
     alone(async {
         let long = format!("{{\"QMP\":\"{}\"}}\r\n", "x".repeat(80 << 10));
         let old = GREETING.replace("\"major\":10", "\"major\":-10");
-        let table: &[(&str, &[u8], fn(&ClosedReason) -> bool)] = &[
+        let table: &[(&str, &[u8], Check)] = &[
             ("garbage", b"SSH-2.0-OpenSSH_9.2\r\n", |r| {
                 matches!(r, ClosedReason::Garbage(_))
             }),
@@ -135,7 +138,7 @@ fn answers_that_end_the_connection() {
             "a".repeat(MAX_EVENT)
         );
         let twice = format!("{{\"return\":{RUNNING},\"id\":%}}\r\n").repeat(2);
-        let table: &[(&str, &str, fn(&ClosedReason) -> bool)] = &[
+        let table: &[(&str, &str, Check)] = &[
             ("an id never given", r#"{"return":{},"id":99999}"#, |r| {
                 *r == ClosedReason::UnsolicitedReply { id: "99999".into() }
             }),
