@@ -126,19 +126,6 @@ pub(crate) fn check(file: &File, len: u64) -> Result<CheckReport, ReadError> {
         blocks,
     };
     stored.compare(&count, &mut report)?;
-    // COPIED flags can be compared only now that all counts are known.
-    for (index, used) in count.of.iter().enumerate() {
-        let once = used.times == 1;
-        if (once && used.claimed_shared) || (!once && used.claimed_copied) {
-            report.corruptions += 1;
-            report.note(|| {
-                format!(
-                    "cluster {index} is used {} times, its COPIED flag differs",
-                    used.times
-                )
-            });
-        }
-    }
     Ok(report)
 }
 
@@ -210,20 +197,28 @@ impl Refcounts<'_> {
                 None => bytes.fill(0),
             }
             for i in 0..per_block {
+                // Beyond the file's end nothing is wasted, whatever is counted there.
+                let Some(used) = used.get(i) else { break };
                 let stored = refcount_at(&bytes, order, i);
-                let used = used.get(i).map_or(0, |u| u64::from(u.times));
-                if stored == used {
-                    continue;
+                let cluster = index * per_block + i;
+                let times = u64::from(used.times);
+                if stored != times {
+                    if stored > times {
+                        report.leaked_clusters += 1;
+                    } else {
+                        report.corruptions += 1;
+                    }
+                    report.note(|| {
+                        format!("cluster {cluster} is used {times} times, its refcount is {stored}")
+                    });
                 }
-                if stored > used {
-                    report.leaked_clusters += 1;
-                } else {
+                // Writers trust the flag instead of the refcount, so it is held against that.
+                if (used.claimed_copied && stored != 1) || (used.claimed_shared && stored == 1) {
                     report.corruptions += 1;
+                    report.note(|| {
+                        format!("cluster {cluster} has refcount {stored}, its COPIED flag differs")
+                    });
                 }
-                report.note(|| {
-                    let cluster = index * per_block + i;
-                    format!("cluster {cluster} is used {used} times, its refcount is {stored}")
-                });
             }
         }
         // Clusters that no refcount block covers.

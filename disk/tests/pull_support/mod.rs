@@ -22,9 +22,13 @@ use disk::{
     Tuning,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -136,6 +140,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Server::start_with(None, handler).await
+    }
+
+    /// A server that speaks TLS.
+    pub(crate) async fn start_with(
+        tls: Option<TlsAcceptor>,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -149,8 +161,13 @@ impl Server {
         let accepting = server.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let server = accepting.clone();
-                tokio::spawn(async move { server.serve(stream).await });
+                let (server, tls) = (accepting.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => server.serve(tls.accept(stream).await.ok()?).await,
+                        None => server.serve(stream).await,
+                    }
+                });
             }
         });
         server
@@ -180,7 +197,11 @@ impl Server {
         self.shared.peak.load(Ordering::SeqCst)
     }
 
-    async fn serve(&self, mut stream: TcpStream) -> Option<()> {
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    async fn serve(&self, mut stream: impl Stream) -> Option<()> {
         loop {
             let head = read_head(&mut stream).await?;
             let request = {
@@ -205,7 +226,7 @@ impl Server {
     }
 
     /// `None` ends the connection.
-    async fn answer(&self, stream: &mut TcpStream, reply: Reply) -> Option<()> {
+    async fn answer(&self, stream: &mut impl Stream, reply: Reply) -> Option<()> {
         tokio::time::sleep(reply.delay).await;
         let mut head = format!("HTTP/1.1 {} X\r\n", reply.status);
         if let Some(length) = reply.length {
@@ -232,6 +253,7 @@ impl Server {
                 tokio::time::sleep(reply.pace).await;
             }
         }
+        stream.flush().await.ok()?;
         if reply.stall.is_some() {
             // Until the client goes.
             let _ = stream.read(&mut [0; 1]).await;
@@ -242,7 +264,7 @@ impl Server {
     }
 }
 
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
+async fn read_head(stream: &mut impl Stream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
