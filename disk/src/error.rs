@@ -114,9 +114,9 @@ pub enum Error {
         /// File name or URL.
         what: String,
         /// The digest asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// The digest of the content.
-        found: Digest,
+        found: Box<Digest>,
     },
 
     /// An image in the store no longer has the content it is named for.

@@ -135,8 +135,8 @@ async fn a_wrong_digest_is_no_image() {
         else {
             panic!("{error}")
         };
-        assert_eq!(*expected, Sha256::of(b"other").into());
-        assert_eq!(*found, Sha256::of(&content).into());
+        assert_eq!(**expected, Sha256::of(b"other").into());
+        assert_eq!(**found, Sha256::of(&content).into());
         scratch.assert_empty();
     }
 }

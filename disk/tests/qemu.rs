@@ -344,8 +344,8 @@ fn images_of_qemu_are_refused() {
     let secret = "--object=secret,id=s,data=abc";
     let encrypt = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
     let create = ["create", "-q", "-f", "qcow2"];
-    type Steps<'a> = Vec<Vec<&'a str>>;
-    let cases: [(&str, Steps, fn(&Flaw) -> bool); 7] = [
+    type Case<'a> = (&'a str, Vec<Vec<&'a str>>, fn(&Flaw) -> bool);
+    let cases: [Case; 7] = [
         (
             "backing file",
             vec![[&create[..], &["-b", p(&raw), "-F", "raw", &image]].concat()],

@@ -184,7 +184,7 @@ impl Refcounts<'_> {
     fn compare(&self, count: &Counts, report: &mut CheckReport) -> Result<(), ReadError> {
         let order = self.disk.header.refcount_order;
         let cluster_size = count.cluster_size;
-        let per_block = usize::try_from(cluster_size * 8 >> order)
+        let per_block = usize::try_from((cluster_size * 8) >> order)
             .unwrap_or(usize::MAX)
             .max(1);
         let mut bytes = vec![0; usize::try_from(cluster_size).unwrap_or(0)];

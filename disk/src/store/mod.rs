@@ -269,11 +269,11 @@ impl ImageStore {
         format: Option<Format>,
         name: &Path,
     ) -> Result<StoredImage, Error> {
-        if let Some((expected, found)) = expected.and_then(|e| Some((*e, digests.mismatch(e)?))) {
+        if let Some((expected, found)) = expected.and_then(|e| Some((e, digests.mismatch(e)?))) {
             return Err(Error::DigestMismatch {
                 what: name.display().to_string(),
-                expected,
-                found,
+                expected: Box::new(*expected),
+                found: Box::new(found),
             });
         }
         let info = inspect_named(file, format, name)?;
