@@ -124,6 +124,11 @@ impl Prefix {
     pub(crate) fn guests(self) -> Ipv6Addr {
         Ipv6Addr::from(self.address.to_bits() | INSTANCE << 48)
     }
+
+    /// Whether an address is in that /80.
+    pub(crate) fn is_guests(self, address: Ipv6Addr) -> bool {
+        address.to_bits() & mask(80) == self.guests().to_bits()
+    }
 }
 
 impl fmt::Display for Prefix {

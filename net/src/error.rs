@@ -88,6 +88,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A tap that somebody else holds.
+    #[error("{tap} exists already, and another process holds it")]
+    TapInUse {
+        /// Its name.
+        tap: String,
+    },
     /// The kernel refused a request.
     #[error("{what}: {source}")]
     Kernel {
@@ -131,4 +137,11 @@ pub enum Error {
     /// A task ended without an answer.
     #[error("a network task ended early: {0}")]
     Task(String),
+}
+
+impl Error {
+    /// Whether the kernel knows no such thing.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Kernel { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }

@@ -1,0 +1,96 @@
+//! Making taps, through `/dev/net/tun`.
+
+use std::{
+    ffi::c_void,
+    fs::{File, OpenOptions},
+    os::fd::OwnedFd,
+};
+
+use rustix::{
+    io::Errno,
+    ioctl::{self, Ioctl, IoctlOutput, Opcode},
+};
+
+use crate::{Error, TapName};
+
+/// Of `linux/if_tun.h`: Ethernet frames, without a header of the protocol, with one of virtio's offloads,
+/// and only if no such tap exists.
+const IFF_TAP: u16 = 0x0002;
+const IFF_NO_PI: u16 = 0x1000;
+const IFF_VNET_HDR: u16 = 0x4000;
+const IFF_TUN_EXCL: u16 = 0x8000;
+/// `TUNSETIFF`.
+const SET_INTERFACE: Opcode = ioctl::opcode::write::<i32>(b'T', 202);
+
+/// `struct ifreq` as far as `TUNSETIFF` knows it: 40 bytes, on 64-bit machines.
+#[repr(C)]
+struct Request {
+    name: [u8; 16],
+    flags: u16,
+    rest: [u8; 22],
+}
+
+// SAFETY: The opcode is TUNSETIFF; the kernel reads a struct ifreq (40 bytes) and writes one back, to the
+// pointer that it gets, and keeps none. `Request` has that size and lives as long as the call, being
+// borrowed mutably; all its bytes are plain numbers, for which any value will do.
+#[allow(
+    unsafe_code,
+    reason = "no safe wrapper of TUNSETIFF is known; the crate's one unsafe place"
+)]
+unsafe impl Ioctl for &mut Request {
+    type Output = ();
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        SET_INTERFACE
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::from_mut::<Request>(self).cast()
+    }
+
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> Result<(), Errno> {
+        Ok(())
+    }
+}
+
+const _: () = assert!(size_of::<Request>() == 40, "not the kernel's struct ifreq");
+
+/// Makes a tap that lives as long as the returned descriptor, or a copy of it.
+///
+/// # Errors
+/// When there is one of this name, or the kernel refuses.
+pub fn create(tap: &TapName) -> Result<OwnedFd, Error> {
+    let what = || format!("make the tap {tap}");
+    let file: File = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map_err(|source| Error::Kernel {
+            what: what(),
+            source,
+        })?;
+    let mut request = Request {
+        name: [0; 16],
+        flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL,
+        rest: [0; 22],
+    };
+    // The last byte stays 0; names of taps are shorter.
+    for (to, from) in request.name.iter_mut().take(15).zip(tap.as_str().bytes()) {
+        *to = from;
+    }
+    // SAFETY: The descriptor is /dev/net/tun's, which knows TUNSETIFF as described above.
+    #[allow(unsafe_code, reason = "as above")]
+    let made = unsafe { ioctl::ioctl(&file, &mut request) };
+    match made {
+        Ok(()) => Ok(file.into()),
+        Err(Errno::BUSY) => Err(Error::TapInUse {
+            tap: tap.to_string(),
+        }),
+        Err(e) => Err(Error::Kernel {
+            what: what(),
+            source: e.into(),
+        }),
+    }
+}

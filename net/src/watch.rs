@@ -1,0 +1,233 @@
+//! Changes that others make, as the kernel tells them: repair need not wait for the next comparison.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::Ipv6Addr,
+    os::fd::{AsRawFd, RawFd},
+    time::Duration,
+};
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    RouteNetlinkMessage as Route,
+    address::AddressAttribute,
+    link::{LinkAttribute, LinkFlags, LinkMessage},
+    route::{RouteAddress, RouteAttribute},
+};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
+use tokio::{io::unix::AsyncFd, time::sleep};
+
+use crate::{
+    GuestNet, HostNet, TapName,
+    netlink::{each, nft},
+};
+
+/// Groups of `linux/rtnetlink.h` and `linux/netfilter/nfnetlink.h`.
+const GROUP_LINK: u32 = 1;
+const GROUP_IPV6_ADDRESS: u32 = 9;
+const GROUP_IPV6_ROUTE: u32 = 11;
+const GROUP_NFTABLES: u32 = 7;
+/// Changes come in flocks: all of one are told together.
+const FLOCK: Duration = Duration::from_millis(10);
+
+/// What somebody else changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// A guest's tap is gone: its name.
+    TapGone(String),
+    /// A guest's tap was taken down, or lost an address or a route.
+    Link,
+    /// The agent's table. Once also after each time that the agent itself writes it whole.
+    Table,
+    /// Events were lost: anything may have changed.
+    Unknown,
+}
+
+/// A stream of changes by others.
+#[derive(Debug)]
+pub struct Watch {
+    host: HostNet,
+    /// Address of the socket through which the agent changes elements.
+    own_port: u32,
+    routes: AsyncFd<Descriptor>,
+    tables: AsyncFd<Descriptor>,
+    told: VecDeque<Change>,
+}
+
+#[derive(Debug)]
+struct Descriptor(Socket);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Descriptor {
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe; this socket keeps its descriptor"
+    )]
+    fn subscribed(protocol: isize, groups: &[u32]) -> io::Result<AsyncFd<Self>> {
+        let mut socket = Socket::new(protocol)?;
+        socket.set_non_blocking(true)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        for group in groups {
+            socket.add_membership(*group)?;
+        }
+        AsyncFd::new(Self(socket))
+    }
+
+    /// Everything that is there. `None` when some was lost.
+    fn receive(&self) -> io::Result<Option<Vec<Vec<u8>>>> {
+        let mut all = Vec::new();
+        loop {
+            let mut buffer = Vec::with_capacity(64 << 10);
+            match self.0.recv(&mut buffer, 0) {
+                Ok(_) => all.push(buffer),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Some(all)),
+                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
+                    return Ok(None);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// What a message of routing tells, before it is known whether it concerns a guest.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Gone(String),
+    Down(String),
+    Lost(Ipv6Addr),
+}
+
+impl Watch {
+    pub(crate) fn open(host: HostNet, own_port: u32) -> io::Result<Self> {
+        let groups = [GROUP_LINK, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE];
+        Ok(Self {
+            host,
+            own_port,
+            routes: Descriptor::subscribed(NETLINK_ROUTE, &groups)?,
+            tables: Descriptor::subscribed(NETLINK_NETFILTER, &[GROUP_NFTABLES])?,
+            told: VecDeque::new(),
+        })
+    }
+
+    /// Waits for the next change; then it is time for [`HostNet::reconcile`]. May be cancelled and called
+    /// again. `None` when the kernel's sockets are lost.
+    pub async fn next(&mut self) -> Option<Change> {
+        while self.told.is_empty() {
+            // Each is read until it has no more; what comes meanwhile makes it ready again.
+            tokio::select! {
+                ready = self.routes.readable() => ready.ok()?.clear_ready(),
+                ready = self.tables.readable() => ready.ok()?.clear_ready(),
+            }
+            sleep(FLOCK).await;
+            self.read_routes().await.ok()?;
+            self.read_tables().ok()?;
+        }
+        self.told.pop_front()
+    }
+
+    fn tell(&mut self, change: Change) {
+        if !self.told.contains(&change) {
+            self.told.push_back(change);
+        }
+    }
+
+    async fn read_routes(&mut self) -> io::Result<()> {
+        let Some(messages) = self.routes.get_ref().receive()? else {
+            self.tell(Change::Unknown);
+            return Ok(());
+        };
+        let mut events = Vec::new();
+        for bytes in messages {
+            each(&bytes, |message| {
+                events.extend(event(message.into_inner()));
+                Ok(true)
+            })?;
+        }
+        for event in events {
+            match event {
+                Event::Gone(tap) if self.host.expects_tap(&tap).await => {
+                    self.tell(Change::TapGone(tap));
+                }
+                Event::Down(tap) if self.host.expects_tap(&tap).await => self.tell(Change::Link),
+                Event::Lost(address) if self.host.expects_address(address).await => {
+                    self.tell(Change::Link);
+                }
+                Event::Gone(_) | Event::Down(_) | Event::Lost(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_tables(&mut self) -> io::Result<()> {
+        let Some(messages) = self.tables.get_ref().receive()? else {
+            self.tell(Change::Unknown);
+            return Ok(());
+        };
+        let mut changed = false;
+        for bytes in messages {
+            each(&bytes, |message| {
+                // What an event is about begins with the table's name, and ends with a zero.
+                let table = nft::attribute(message.payload(), 1);
+                let table = table.and_then(|t| t.strip_suffix(&[0]));
+                changed |= message.port_number() != self.own_port
+                    && message.message_type() != nft::NEW_GENERATION
+                    && table == Some(self.host.spec().table.as_bytes());
+                Ok(true)
+            })?;
+        }
+        if changed {
+            self.tell(Change::Table);
+        }
+        Ok(())
+    }
+}
+
+fn event(bytes: &[u8]) -> Option<Event> {
+    // What cannot be understood concerns links of other kinds.
+    let message = NetlinkMessage::<Route>::deserialize(bytes).ok()?;
+    let NetlinkPayload::InnerMessage(message) = message.payload else {
+        return None;
+    };
+    let name = |m: LinkMessage| {
+        m.attributes.into_iter().find_map(|a| match a {
+            LinkAttribute::IfName(name) if name.starts_with(TapName::PREFIX) => Some(name),
+            _ => None,
+        })
+    };
+    match message {
+        Route::DelLink(m) => name(m).map(Event::Gone),
+        Route::NewLink(m) => {
+            let (flags, change) = (m.header.flags, m.header.change_mask);
+            // All bits are set when it is new: then it is not up yet.
+            let down = change.contains(LinkFlags::Up) && change.bits() != u32::MAX;
+            if down && !flags.contains(LinkFlags::Up) {
+                name(m).map(Event::Down)
+            } else {
+                None
+            }
+        }
+        Route::DelAddress(m) => m.attributes.into_iter().find_map(|a| match a {
+            AddressAttribute::Address(std::net::IpAddr::V6(a)) => Some(Event::Lost(a)),
+            _ => None,
+        }),
+        Route::DelRoute(m) if m.header.destination_prefix_length == GuestNet::LENGTH => {
+            m.attributes.into_iter().find_map(|a| match a {
+                RouteAttribute::Destination(RouteAddress::Inet6(a)) => Some(Event::Lost(a)),
+                _ => None,
+            })
+        }
+        _ => None,
+    }
+}
