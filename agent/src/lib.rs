@@ -4,11 +4,15 @@
 //! ([`life`], [`qemu::plan`], [`capacity`], [`config`]); those that touch the
 //! world are small and apply plans.
 
+pub mod capacity;
 pub mod cgroup;
 pub mod config;
+pub mod db;
 pub mod doctor;
+pub mod events;
 pub mod fault;
 pub mod host;
 pub mod ids;
 pub mod life;
 pub mod qemu;
+pub mod spec;

@@ -115,6 +115,12 @@ pub enum InstanceFile {
 }
 
 impl InstanceFile {
+    /// The names of all of them.
+    #[must_use]
+    pub fn names() -> [&'static str; 5] {
+        [Self::Root, Self::Seed, Self::UefiVars, Self::ConsoleLog, Self::QemuLog].map(Self::name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Root => "root.qcow2",
@@ -152,6 +158,9 @@ pub struct Node {
     pub accel_reason: String,
     /// cgroup limits, where the host has them.
     pub cgroups: crate::cgroup::Cgroups,
+    /// Held to read while a guest comes to the network or goes, to write while the
+    /// network is compared with the records.
+    pub(crate) net_gate: tokio::sync::RwLock<()>,
     /// The instances' tasks.
     pub(crate) tasks: Mutex<HashMap<InstanceId, Handle>>,
 }
@@ -265,4 +274,51 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result
         std::fs::File::open(dir)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Removes the files named `names` from a directory, what was left of writing
+/// them, and then the directory. What is gone already is fine.
+///
+/// # Errors
+/// Those of the file system; `DirectoryNotEmpty` when there is something else in
+/// it, which stays.
+pub fn remove_known(dir: &Path, names: &[&str]) -> std::io::Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut others = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let known = name.to_str().is_some_and(|name| is_known(name, names));
+        if known && !entry.file_type()?.is_dir() {
+            match std::fs::remove_file(entry.path()) {
+                Err(e) if e.kind() != NotFound => return Err(e),
+                _ => {}
+            }
+        } else {
+            others.push(crate::ids::clip(&name.to_string_lossy()));
+        }
+    }
+    if !others.is_empty() {
+        let dir = dir.display();
+        let message = format!("{dir} holds what is not the agent's: {}", others.join(", "));
+        return Err(std::io::Error::new(DirectoryNotEmpty, message));
+    }
+    match std::fs::remove_dir(dir) {
+        Err(e) if e.kind() != NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// One of `names`, or what a write of it that was cut off leaves: `root.tmp` of
+/// [`write_atomically`], `.new-…` of the crate `disk`.
+fn is_known(name: &str, names: &[&str]) -> bool {
+    let stem = |name: &str| Path::new(name).file_stem().map(ToOwned::to_owned);
+    let temporary = name.strip_suffix(".tmp").map(Into::into);
+    names.contains(&name)
+        || name.starts_with(".new-")
+        || temporary.is_some_and(|t: std::ffi::OsString| names.iter().any(|n| stem(n) == Some(t.clone())))
 }

@@ -380,6 +380,20 @@ impl Db {
         .await
     }
 
+    /// Records that the instance has run well: its next restart is its first again.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reset_restarts(&self, id: &InstanceId) -> Result<(), DbError> {
+        let id = id.clone();
+        self.call(move |c| {
+            c.prepare_cached("UPDATE instances SET restarts = 0 WHERE id = ?1")?
+                .execute([id.as_str()])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Records the base image's digest.
     ///
     /// # Errors

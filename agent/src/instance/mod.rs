@@ -5,7 +5,8 @@
 //! live instance come by its inbox and are served when it rests, one at a time.
 
 mod console_log;
-mod prepare;
+pub(crate) mod prepare;
+mod probe;
 mod running;
 mod start;
 mod stop;
@@ -96,6 +97,11 @@ pub struct Status {
     pub pid: Option<i32>,
     /// Progress of an image's download: bytes done and, if known, in all.
     pub progress: Option<(u64, Option<u64>)>,
+    /// When the stage of a stop that is going on runs out of time, RFC 3339.
+    pub stage_ends_at: Option<String>,
+    /// The guest is paused because a disk failed, for instance for lack of space;
+    /// it is resumed again and again until that works.
+    pub paused: bool,
     /// Something the operator should know, such as missing limits.
     pub warning: Option<String>,
 }

@@ -28,7 +28,8 @@ pub(super) const GOOD_RUN: Duration = Duration::from_secs(60);
 pub(super) struct Vm {
     pub(super) process: Process,
     pub(super) monitor: Option<(qmp::Qmp, qmp::Events)>,
-    pub(super) running_since: Option<tokio::time::Instant>,
+    /// Where this QEMU's own words begin in the log, if we were there.
+    pub(super) log_from: Option<u64>,
 }
 
 /// The state of an instance's task.
@@ -54,6 +55,8 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
         ready: false,
         pid: None,
         progress: None,
+        stage_ends_at: None,
+        paused: false,
         warning: None,
     });
     let poke = Arc::new(Notify::new());
@@ -120,7 +123,7 @@ impl Task {
                 if recorded.is_none_or(|p| p.pid != pid) {
                     self.record_process(&process, self.planned_tap_fd(row).await?).await?;
                 }
-                self.vm = Some(Vm { process, monitor: None, running_since: None });
+                self.vm = Some(Vm { process, monitor: None, log_from: None });
                 self.status.send_modify(|s| s.pid = Some(pid));
                 let data = serde_json::json!({ "pid": pid });
                 self.node.events.emit(Some(&self.id), "adopted", data);
@@ -185,6 +188,10 @@ impl Task {
                 return Ok(());
             }
         };
+        if next == self.phase {
+            // Found again as it was recorded, or one more try of the last stage.
+            return Ok(());
+        }
         let restarts = match &next {
             Phase::BackingOff { attempt, .. } => *attempt,
             Phase::Stopped { .. } => 0,
@@ -204,6 +211,9 @@ impl Task {
         self.phase = next.clone();
         self.status.send_modify(|s| {
             s.ready &= next == Phase::Running;
+            if !matches!(next, Phase::Stopping { .. }) {
+                s.stage_ends_at = None;
+            }
             s.phase = next;
         });
         self.node.events.publish(event);
@@ -219,7 +229,7 @@ impl Task {
                 Err(failure) => Transition::Failed { failure },
             }),
             Phase::Starting { step: StartStep::Launch } => self.launch(row).await,
-            Phase::Starting { step: StartStep::Monitor } => self.connect_monitor(row).await,
+            Phase::Starting { step: StartStep::Monitor } => self.connect_monitor().await,
             Phase::Stopping { stage: StopStage::PowerButton, .. } => self.press_power_button().await,
             Phase::Stopping { stage: StopStage::Quit, .. } => Ok(self.quit().await),
             Phase::Stopping { stage: StopStage::Kill, .. } => Ok(self.kill().await),
@@ -230,7 +240,7 @@ impl Task {
         }
     }
 
-    async fn is_unwanted(&self) -> bool {
+    pub(super) async fn is_unwanted(&self) -> bool {
         let row = self.node.db.instance(&self.id).await;
         row.is_ok_and(|row| row.wish.desired == Desired::Deleted)
     }

@@ -294,6 +294,12 @@ pub fn back_off(attempt: u32) -> std::time::Duration {
 }
 
 impl Phase {
+    /// Whether a QEMU may exist, and with it the guest's part of the host's network.
+    #[must_use]
+    pub fn has_network(&self) -> bool {
+        matches!(self, Self::Starting { .. } | Self::Running | Self::Stopping { .. })
+    }
+
     /// A word for tables and events.
     #[must_use]
     pub fn word(&self) -> &'static str {

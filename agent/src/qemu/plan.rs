@@ -195,6 +195,8 @@ pub mod socket {
     pub const QGA: &str = "qga.sock";
     /// The serial console.
     pub const CONSOLE: &str = "console.sock";
+    /// All of them.
+    pub const ALL: [&str; 3] = [QMP, QGA, CONSOLE];
 }
 
 struct Builder {

@@ -26,7 +26,7 @@ use std::{
 };
 
 use kvm_ioctls::Kvm as KvmDevice;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use machine::{Fault, Machine};
@@ -56,7 +56,7 @@ const BUDGET: Duration = Duration::from_millis(200);
 const FIRST_TURNS: u64 = 2_000;
 
 /// What KVM is on this host.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum Kvm {
     /// There is no device, or nothing behind it.

@@ -1,0 +1,227 @@
+//! What the first start needs: base image, root disk, volumes, seed.
+//!
+//! Every step may be repeated: it finds what an earlier run left and goes on.
+
+use std::{io, path::Path};
+
+use disk::{
+    BaseRef, ByteSize, Digest, Format, OverlaySpec, Sha256, StoredImage,
+    seed::{Filesystem, NetworkSpec, SeedSpec, SeedVolume},
+};
+
+use super::task::{Task, failure};
+use crate::{
+    db::{DbError, InstanceRow, VolumeRow, VolumeState},
+    images,
+    life::{Failure, FailureCode, PrepareStep},
+    node::{InstanceFile, Node, blocking, write_atomically},
+    spec::Firmware,
+};
+
+/// A step's outcome; the outer error is the database's, and nothing is decided then.
+pub(super) type Step<T> = Result<Result<T, Failure>, DbError>;
+
+impl Task {
+    /// Carries out one step of the preparation.
+    pub(super) async fn prepare(&mut self, step: PrepareStep, row: &InstanceRow) -> Step<()> {
+        match step {
+            PrepareStep::Image => self.fetch_image(row).await,
+            PrepareStep::RootDisk => self.create_root(row).await,
+            PrepareStep::Volumes => self.create_volumes().await,
+            PrepareStep::Seed => self.write_seed(row).await,
+        }
+    }
+
+    /// Fetches the base image and records its digest. Ends early when the
+    /// instance is not wanted any more; what was downloaded stays for the next.
+    async fn fetch_image(&mut self, row: &InstanceRow) -> Step<()> {
+        let node = self.node.clone();
+        let status = self.status.clone();
+        let progress = move |p: disk::Progress| {
+            status.send_modify(|s| {
+                s.progress = Some((p.done.bytes(), p.total.map(ByteSize::bytes)));
+            });
+        };
+        let image = images::ensure(&node, &row.spec.image, progress);
+        tokio::pin!(image);
+        let result = loop {
+            tokio::select! {
+                result = &mut image => break result.map_err(|e| failure(FailureCode::Image, e)),
+                () = self.poke.notified() => {
+                    if self.is_unwanted().await {
+                        break Err(failure(FailureCode::Image, "not wanted any more"));
+                    }
+                }
+            }
+        };
+        self.status.send_modify(|s| s.progress = None);
+        match result {
+            Ok(image) => Ok(Ok(self.node.db.set_image(&self.id, &image.digest.hex()).await?)),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    /// Creates the root overlay and, for UEFI, the instance's own variables.
+    async fn create_root(&self, row: &InstanceRow) -> Step<()> {
+        let base = match self.base(row).await {
+            Ok(base) => base,
+            Err(e) => return Ok(Err(e)),
+        };
+        let file = |f| self.node.paths.instance_file(&self.id, f);
+        let (root, vars) = (file(InstanceFile::Root), file(InstanceFile::UefiVars));
+        let template = (row.spec.firmware == Firmware::Uefi)
+            .then(|| self.node.config.qemu.uefi_vars.clone());
+        let dir = self.node.paths.instance(&self.id);
+        let spec = OverlaySpec::new(base, ByteSize::from_mib(row.spec.disk.0));
+        let work = move || {
+            make_private_dir(&dir)?;
+            disk::create_overlay(&root, &spec)?;
+            if let Some(template) = template
+                && !vars.exists()
+            {
+                write_atomically(&vars, &std::fs::read(template)?, 0o600)?;
+            }
+            Ok::<_, super::TaskError>(())
+        };
+        Ok(blocking(work).await.map_err(|e| failure(FailureCode::Disk, e)))
+    }
+
+    /// Creates the files of volumes that have none yet.
+    pub(super) async fn create_volumes(&self) -> Step<()> {
+        for volume in self.node.db.volumes_of(&self.id).await? {
+            if volume.state == VolumeState::Creating
+                && let Err(e) = create_volume(&self.node, &volume).await?
+            {
+                return Ok(Err(e));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Writes the seed, unless the same one is there.
+    pub(super) async fn write_seed(&self, row: &InstanceRow) -> Step<()> {
+        let volumes = self.node.db.volumes_of(&self.id).await?;
+        let path = self.node.paths.instance_file(&self.id, InstanceFile::Seed);
+        let seed = match seed_of(&self.node, row, &volumes) {
+            Ok(spec) => disk::seed::build(&spec).map_err(|e| failure(FailureCode::Seed, e)),
+            Err(e) => Err(e),
+        };
+        let seed = match seed {
+            Ok(seed) => seed,
+            Err(e) => return Ok(Err(e)),
+        };
+        let iso = seed.iso;
+        let write = move || {
+            if std::fs::read(&path).is_ok_and(|old| old == iso) {
+                return Ok(false);
+            }
+            write_atomically(&path, &iso, 0o600).map(|()| true)
+        };
+        let written: Result<bool, io::Error> = blocking(write).await;
+        if matches!(written, Ok(true)) && !seed.warnings.is_empty() {
+            let warnings: Vec<_> = seed.warnings.iter().map(ToString::to_string).collect();
+            for warning in &warnings {
+                tracing::warn!("cloud-init: {warning}");
+            }
+            let data = serde_json::json!({ "warnings": warnings });
+            self.node.events.emit(Some(&self.id), "cloud-init-warnings", data);
+        }
+        Ok(written.map(drop).map_err(|e| failure(FailureCode::Seed, e)))
+    }
+
+    /// The base image that is recorded for the instance.
+    pub(super) async fn base(&self, row: &InstanceRow) -> Result<BaseRef, Failure> {
+        let fail = |m: String| failure(FailureCode::Image, m);
+        let hex = row.image.as_deref().ok_or_else(|| fail("no base image is recorded".into()))?;
+        let digest = Sha256::from_hex(hex).map_err(|e| fail(e.to_string()))?;
+        let store = self.node.store.clone();
+        let get = move || store.get(&Digest::from(digest)).map_err(super::TaskError::from);
+        match blocking(get).await {
+            Ok(Some(image)) => Ok(base_of(image)),
+            Ok(None) => Err(fail(format!("base image sha256:{hex} is not in the store any more"))),
+            Err(e) => Err(fail(e.to_string())),
+        }
+    }
+}
+
+fn base_of(image: StoredImage) -> BaseRef {
+    BaseRef {
+        path: image.path,
+        format: image.info.format,
+        virtual_size: image.info.virtual_size,
+    }
+}
+
+/// Creates a volume's file and records that it is there.
+pub(crate) async fn create_volume(node: &Node, volume: &VolumeRow) -> Step<()> {
+    let path = node.paths.volume(&volume.id);
+    let dir = node.paths.volumes();
+    let size = volume_size(volume);
+    let work = move || {
+        make_private_dir(&dir)?;
+        if path.exists() {
+            // Made before, and perhaps grown on record since.
+            disk::grow(&path, Format::Qcow2, size)?;
+        } else {
+            disk::create_volume(&path, size, Format::Qcow2)?;
+        }
+        Ok::<_, super::TaskError>(())
+    };
+    match blocking(work).await {
+        Ok(()) => {
+            node.db.set_volume_state(&volume.id, VolumeState::Ready).await?;
+            Ok(Ok(()))
+        }
+        Err(e) => Ok(Err(failure(FailureCode::Disk, format!("volume {}: {e}", volume.name)))),
+    }
+}
+
+/// The size that a volume is to have.
+pub(super) fn volume_size(volume: &VolumeRow) -> ByteSize {
+    ByteSize::from_bytes(volume.mib.saturating_mul(1 << 20))
+}
+
+/// Creates a directory that only root may enter; its parent exists.
+pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// What the guest is told. Pure.
+fn seed_of(node: &Node, row: &InstanceRow, volumes: &[VolumeRow]) -> Result<SeedSpec, Failure> {
+    let fail = |e: &dyn std::fmt::Display| failure(FailureCode::Seed, e);
+    let guest = node.guest(row);
+    let spec = &row.spec;
+    let mut mounted = Vec::new();
+    for volume in volumes {
+        if let Some(mount) = &volume.mount {
+            mounted.push(SeedVolume {
+                serial: volume.id.clone(),
+                mount: mount.parse().map_err(|e| fail(&e))?,
+                fs: Filesystem::Ext4,
+            });
+        }
+    }
+    Ok(SeedSpec {
+        instance_id: row.id.to_string(),
+        hostname: spec.hostname.parse().map_err(|e| fail(&e))?,
+        ssh_keys: spec
+            .ssh_keys
+            .iter()
+            .map(|k| k.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|e| fail(&e))?,
+        network: NetworkSpec {
+            mac: guest.mac.0,
+            ipv6: (guest.network.guest(), 124),
+            gateway6: guest.network.gateway(),
+            ipv4: guest.ipv4.map(|v4| (v4.guest, 24, v4.gateway)),
+            nameservers: node.config.network.nameservers.clone(),
+        },
+        volumes: mounted,
+        user_data: spec.cloud_init.as_ref().map(|t| t.parse()).transpose().map_err(|e| fail(&e))?,
+    })
+}

@@ -1,0 +1,336 @@
+//! A running guest: what QEMU reports, what is asked of it, its death.
+
+use std::time::Duration;
+
+use qmp::{Event, RunState};
+use serde_json::json;
+use time::OffsetDateTime;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{info, warn};
+
+use super::{
+    Command, TaskError, console_log, probe,
+    start::age,
+    task::{GOOD_RUN, Task, failure},
+};
+use crate::{
+    db::{DbError, InstanceRow},
+    life::{FailureCode, Transition},
+    node::{InstanceFile, blocking},
+    qemu::{plan::socket, process::Process},
+    reconcile::network::belongs,
+};
+
+/// Logs are measured, and a full disk is tried again, this often.
+const TICK: Duration = Duration::from_secs(5);
+/// A monitor that was lost is knocked at this often.
+const KNOCK: Duration = Duration::from_secs(2);
+
+/// What woke the task up.
+enum Woken {
+    Exited,
+    Poke,
+    Command(Option<Command>),
+    Event(Option<Event>),
+    Tick,
+    RanWell,
+}
+
+impl Task {
+    /// Rests while the guest runs.
+    pub(super) async fn rest_running(
+        &mut self,
+        row: &InstanceRow,
+    ) -> Result<Option<Transition>, DbError> {
+        let Some(vm) = &self.vm else { return Ok(Some(Transition::Absent)) };
+        if vm.monitor.is_none() {
+            if let Some(transition) = self.regain_monitor().await? {
+                return Ok(Some(transition));
+            }
+            if self.vm.as_ref().is_none_or(|vm| vm.monitor.is_none()) {
+                return Ok(None);
+            }
+        }
+        if !self.status.borrow().ready {
+            self.watch_for_ssh(row);
+        }
+        let ran_well = Instant::now() + GOOD_RUN.saturating_sub(age(row.process.as_ref()));
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.reset();
+        loop {
+            let Some(vm) = &mut self.vm else { return Ok(Some(Transition::Absent)) };
+            let Some((_, events)) = &mut vm.monitor else { return Ok(None) };
+            let woken = tokio::select! {
+                biased;
+                event = events.next() => Woken::Event(event),
+                () = vm.process.exited() => Woken::Exited,
+                () = self.poke.notified() => Woken::Poke,
+                command = self.inbox.recv() => Woken::Command(command),
+                () = sleep_until(ran_well), if self.restarts > 0 => Woken::RanWell,
+                _ = tick.tick() => Woken::Tick,
+            };
+            match woken {
+                Woken::Poke => return Ok(None),
+                Woken::Command(command) => {
+                    self.serve(command, row).await;
+                    return Ok(None);
+                }
+                Woken::Exited => return Ok(Some(self.died().await)),
+                Woken::Event(Some(event)) => {
+                    if let Some(transition) = self.heard(event).await {
+                        return Ok(Some(transition));
+                    }
+                }
+                Woken::Event(None) => {
+                    // Its end is seen first by the socket, then by the pidfd.
+                    vm.monitor = None;
+                    let gone = tokio::time::timeout(KNOCK, vm.process.exited()).await;
+                    return Ok(match gone {
+                        Ok(()) => Some(self.died().await),
+                        Err(_) => None,
+                    });
+                }
+                Woken::RanWell => {
+                    self.node.db.reset_restarts(&self.id).await?;
+                    self.restarts = 0;
+                }
+                Woken::Tick => {
+                    self.bound_logs().await;
+                    if self.status.borrow().paused {
+                        self.resume().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects to the monitor again and catches up on what was missed. Without
+    /// success after a while, nothing is returned and the caller decides anew:
+    /// a running guest is not killed because its monitor is mute.
+    async fn regain_monitor(&mut self) -> Result<Option<Transition>, DbError> {
+        let Some(vm) = &self.vm else { return Ok(Some(Transition::Absent)) };
+        let path = self.node.paths.run(&self.id).join(socket::QMP);
+        let config = qmp::Config::default();
+        let outcome = tokio::select! {
+            outcome = qmp::Qmp::connect(&path, &config) => outcome,
+            () = vm.process.exited() => return Ok(Some(self.died().await)),
+            () = self.poke.notified() => return Ok(None),
+        };
+        let (qmp, events) = match outcome {
+            Ok(monitor) => monitor,
+            Err(e) => {
+                let warning = format!("the monitor does not answer: {e}");
+                if self.status.borrow().warning.as_deref() != Some(&warning) {
+                    warn!("{warning}");
+                    self.status.send_modify(|s| s.warning = Some(warning));
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(KNOCK) => {}
+                    () = self.poke.notified() => {}
+                }
+                return Ok(None);
+            }
+        };
+        if self.status.borrow().warning.as_deref().is_some_and(|w| w.starts_with("the monitor")) {
+            self.status.send_modify(|s| s.warning = None);
+        }
+        if let Some(vm) = &mut self.vm {
+            vm.monitor = Some((qmp, events));
+        }
+        if let Some(transition) = self.look_at_state().await {
+            return Ok(Some(transition));
+        }
+        if let Err(e) = self.match_volumes().await? {
+            warn!("volumes: {e}");
+        }
+        Ok(None)
+    }
+
+    /// Asks QEMU what events would have told.
+    async fn look_at_state(&mut self) -> Option<Transition> {
+        let (qmp, _) = self.vm.as_ref()?.monitor.as_ref()?;
+        match qmp.status().await {
+            Ok(RunState::Shutdown) => Some(self.powered_off()),
+            Ok(RunState::IoError) => {
+                self.status.send_modify(|s| s.paused = true);
+                None
+            }
+            Ok(_) => None,
+            Err(e) => {
+                warn!("{e}");
+                None
+            }
+        }
+    }
+
+    fn powered_off(&self) -> Transition {
+        info!("the guest powered off");
+        Transition::PoweredOff
+    }
+
+    /// QEMU told of something.
+    async fn heard(&mut self, event: Event) -> Option<Transition> {
+        let emit = |kind, data| self.node.events.emit(Some(&self.id), kind, data);
+        match event {
+            Event::Shutdown { guest: true, .. } => return Some(self.powered_off()),
+            Event::Shutdown { guest: false, reason } => {
+                // Not by us: a stop is not served here. QEMU exits by itself now.
+                warn!("QEMU is being ended from the host: {reason}");
+            }
+            Event::Reset { guest, reason } => {
+                info!(guest, "the guest reboots: {reason}");
+                emit("rebooted", json!({ "guest": guest, "reason": reason.as_str() }));
+                self.status.send_modify(|s| s.ready = false);
+                let row = self.node.db.instance(&self.id).await.ok()?;
+                self.watch_for_ssh(&row);
+            }
+            Event::BlockIoError { node, operation, action, reason, nospace, .. } => {
+                let node = node.unwrap_or_default();
+                warn!(node, operation, action, nospace, "disk error: {reason}");
+                let data = json!({ "node": node, "operation": operation, "action": action,
+                                   "reason": reason, "nospace": nospace });
+                // A guest whose disk fails can say it again at every sector.
+                if !self.status.borrow().paused {
+                    emit("disk-error", data);
+                }
+                if action == "stop" {
+                    self.status.send_modify(|s| {
+                        s.paused = true;
+                        s.warning = Some(format!("paused by a disk error: {reason}"));
+                    });
+                }
+            }
+            Event::BlockImageCorrupted { node, msg, fatal, .. } => {
+                warn!(node, fatal, "a disk is damaged: {msg}");
+                let warning = format!("a disk is damaged: {msg}");
+                self.status.send_modify(|s| s.warning = Some(warning));
+                emit("disk-damaged", json!({ "node": node, "message": msg, "fatal": fatal }));
+            }
+            Event::Resume if self.status.borrow().paused => {
+                info!("resumed");
+                self.status.send_modify(|s| {
+                    s.paused = false;
+                    s.warning = None;
+                });
+                emit("resumed", json!({}));
+            }
+            Event::GuestPanicked { action, .. } => {
+                warn!("the guest's kernel panicked; QEMU's action is {action}");
+                emit("guest-panicked", json!({ "action": action }));
+            }
+            Event::Lagged { missed } => {
+                warn!("{missed} of QEMU's events were lost");
+                return self.look_at_state().await;
+            }
+            other => tracing::debug!("{other:?}"),
+        }
+        None
+    }
+
+    /// Lets a guest that a full disk stopped try again.
+    async fn resume(&self) {
+        if let Some((qmp, _)) = self.vm.as_ref().and_then(|vm| vm.monitor.as_ref())
+            && let Err(e) = qmp.cont().await
+        {
+            warn!("cannot resume: {e}");
+        }
+    }
+
+    async fn died(&mut self) -> Transition {
+        let message = self.obituary("QEMU exited").await;
+        Transition::Died { failure: failure(FailureCode::Crashed, message) }
+    }
+
+    /// Keeps the logs that the guest can grow within their bounds.
+    async fn bound_logs(&self) {
+        let most = self.node.config.qemu.console_log_kib.saturating_mul(1024);
+        let file = |f| self.node.paths.instance_file(&self.id, f);
+        let logs = [file(InstanceFile::ConsoleLog), file(InstanceFile::QemuLog)];
+        let work = move || {
+            for log in &logs {
+                console_log::bound(log, most)?;
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        if let Err(e) = blocking(work).await {
+            warn!("a log cannot be kept small: {e}");
+        }
+    }
+
+    /// Starts asking for the guest's SSH server, unless that is going on.
+    fn watch_for_ssh(&mut self, row: &InstanceRow) {
+        if self.probe.as_ref().is_some_and(|p| !p.is_finished()) {
+            return;
+        }
+        let address = self.node.guest(row).network.guest();
+        let (status, events, id) = (self.status.clone(), self.node.events.clone(), self.id.clone());
+        let launched = age(row.process.as_ref());
+        let began = Instant::now();
+        self.probe = Some(tokio::spawn(async move {
+            probe::until_ssh_answers(address).await;
+            status.send_modify(|s| s.ready = true);
+            let took = launched + began.elapsed();
+            info!("SSH answers, {:.1} s after QEMU's launch", took.as_secs_f64());
+            let at = OffsetDateTime::now_utc().unix_timestamp();
+            events.emit(Some(&id), "ready", json!({ "at": at, "ms": took.as_millis() as u64 }));
+        }));
+    }
+
+    /// Opens exactly these ports.
+    pub(super) async fn set_ports(
+        &mut self,
+        ports: std::collections::BTreeSet<net::PortRule>,
+        row: &InstanceRow,
+    ) -> Result<(), TaskError> {
+        // A comparison with the records sees both the record and the rules change.
+        let _gate = self.node.net_gate.read().await;
+        let row = self.node.db.instance(&row.id).await?;
+        let mut spec = row.spec.clone();
+        spec.ports.clone_from(&ports);
+        self.node.db.set_spec(&self.id, &spec).await?;
+        if belongs(&self.phase) {
+            self.node.net.set_ports(&self.node.guest(&row), &ports).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives QEMU its tap back when somebody removed it: the descriptor that it
+    /// holds is attached to a new interface of the same name.
+    pub(super) async fn repair_tap(&mut self, row: &InstanceRow) {
+        let Some(vm) = &self.vm else { return };
+        let guest = self.node.guest(row);
+        if net::HostNet::tap_exists(&guest.tap) {
+            return;
+        }
+        let Some(number) = row.process.as_ref().map(|p| p.tap_fd) else { return };
+        match self.reattach(&vm.process, number, &guest).await {
+            Ok(()) => {
+                info!("the tap is back");
+                self.node.events.emit(Some(&self.id), "tap-repaired", json!({}));
+            }
+            Err(e) => {
+                warn!("the tap cannot be repaired; a restart of the instance will: {e}");
+                let warning = Some(format!("no network, the tap is gone: {e}"));
+                self.status.send_modify(|s| s.warning = warning);
+            }
+        }
+    }
+
+    async fn reattach(
+        &self,
+        process: &Process,
+        number: i32,
+        guest: &net::GuestSpec,
+    ) -> Result<(), TaskError> {
+        let _gate = self.node.net_gate.read().await;
+        let tap = rustix::process::pidfd_getfd(
+            process.pidfd(),
+            number,
+            rustix::process::PidfdGetfdFlags::empty(),
+        )
+        .map_err(std::io::Error::from)?;
+        let (_, _) = (guest, tap);
+        Err(TaskError::Refused("the network has no way yet to do it".into()))
+    }
+}

@@ -1,0 +1,259 @@
+//! The daemon: from a configuration to a node that serves, and its end.
+//!
+//! The order matters. The state directory is locked before anything is read; the
+//! network's rules are there before a guest is touched; running guests are
+//! adopted before requests are taken. At the end nothing is undone: guests run on
+//! without the agent, and the next start finds them.
+
+mod accel;
+mod error;
+mod log;
+mod notify;
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{RwLock, watch},
+};
+use tracing::{info, warn};
+
+pub use error::ServeError;
+
+use crate::{
+    api, capacity,
+    cgroup::Cgroups,
+    config::Config,
+    db::Db,
+    events::Events,
+    host, images,
+    instance,
+    node::{Node, Paths, blocking},
+    ops,
+    qemu::process,
+    reconcile::{network, sweep},
+};
+
+/// The agent's group in the cgroup hierarchy is named so and by the node's mark.
+const CGROUP: &str = "crn-agent";
+
+/// Serves until SIGTERM or SIGINT. Guests run on.
+///
+/// # Errors
+/// [`ServeError`], when it cannot begin.
+pub async fn run(config: Config) -> Result<(), ServeError> {
+    let began = Instant::now();
+    log::start(&config.log)?;
+    let paths = Paths::new(&config);
+    directories(&config, &paths)?;
+    let lock = lock(&config.state_dir)?;
+    let (node, socket) = open(config, paths, began).await?;
+    let (stop, stopped) = watch::channel(false);
+    let api = tokio::spawn(api::serve(node.clone(), socket, until(stopped)));
+    let keeper = tokio::spawn(network::keep(node.clone()));
+    notify::tell("READY=1");
+    info!("ready after {} ms", began.elapsed().as_millis());
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signal)?;
+    let reason = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!("{reason}: ending; guests run on");
+    notify::tell("STOPPING=1");
+    let _ = stop.send(true);
+    keeper.abort();
+    let _ = api.await;
+    let _ = fs::remove_file(node.config.socket());
+    drop(lock);
+    Ok(())
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Everything up to the moment when requests can be taken.
+async fn open(
+    config: Config,
+    paths: Paths,
+    began: Instant,
+) -> Result<(Arc<Node>, UnixListener), ServeError> {
+    let database = paths.database();
+    let (db, fresh) = blocking(move || Ok::<_, ServeError>(Db::open(&database)?)).await?;
+    if fresh && let Some(found) = sweep::without_records(&paths)? {
+        let _ = fs::remove_file(paths.database());
+        return Err(ServeError::RecordsLost { found });
+    }
+    let mark = paths.node_mark();
+    let uids = config.qemu.uid_base..config.qemu.uid_base.saturating_add(config.qemu.uid_count);
+    let scan = tokio::task::spawn_blocking({
+        let mark = mark.clone();
+        move || process::scan(&mark, uids)
+    });
+    let accel = accel::decide(&config).await;
+    let node = Arc::new(build(config, paths, db, accel, &mark).await?);
+    let rows = node.db.instances().await?;
+
+    let wanted = network::wanted(&node).await?;
+    let guests: Vec<_> = wanted.into_iter().map(|(_, guest)| guest).collect();
+    node.net.start(&guests).await?;
+
+    let recorded: HashMap<_, _> =
+        rows.iter().map(|r| (r.id.to_string(), r.process.as_ref().map(|p| p.pid))).collect();
+    let marked = scan.await.map_err(io::Error::other)?;
+    let sorted = sweep::sort(&marked, &recorded);
+    let killed = sweep::kill(&sorted.orphans).await;
+    sweep::report(&node, &killed);
+    for row in &rows {
+        instance::spawn(&node, row, sorted.owned.get(row.id.as_str()).copied());
+    }
+    let (count, ms) = (rows.len(), began.elapsed().as_millis());
+    info!("{count} instances taken up, {} with a QEMU, after {ms} ms", sorted.owned.len());
+
+    // Before requests are taken: what is being created is nobody's yet.
+    match sweep::files(&node, &rows).await {
+        Ok(found) => sweep::report(&node, &found),
+        Err(e) => warn!("left-overs cannot be looked for: {e}"),
+    }
+    if let Err(e) = ops::volumes::settle(&node).await {
+        warn!("volumes: {e}");
+    }
+    let socket = listen(&node.config)?;
+    Ok((node, socket))
+}
+
+async fn build(
+    config: Config,
+    paths: Paths,
+    db: Db,
+    accel: host::accel::Accel,
+    mark: &str,
+) -> Result<Node, ServeError> {
+    let prefix = config.network.prefix.as_deref().ok_or(ServeError::NoPrefix)?;
+    let bad = |key| move |source| ServeError::Network { key, source };
+    let prefix: net::Prefix = prefix.parse().map_err(bad("network.prefix"))?;
+    let ipv4 = if config.network.ipv4_nat {
+        Some(config.network.ipv4_pool.parse().map_err(bad("network.ipv4_pool"))?)
+    } else {
+        None
+    };
+    let uplink = config.network.uplink.clone().or_else(|| {
+        let facts = host::network::gather(Path::new("/"), None, None, config.network.ndp_proxy);
+        facts.uplink.map(|u| u.name)
+    });
+    let spec = net::HostSpec {
+        table: config.network.table.clone(),
+        uplink,
+        ndp_proxy: config.network.ndp_proxy,
+        ipv4,
+        prefix,
+    };
+    let net = net::HostNet::open(spec).await?;
+    let images = paths.images();
+    let max_image_size = disk::ByteSize::from_mib(u32::try_from(config.images.max_mib).unwrap_or(u32::MAX));
+    let options = disk::StoreOptions { max_image_size, ..disk::StoreOptions::default() };
+    let store = blocking(move || {
+        Ok::<_, ServeError>(disk::ImageStore::open_with(&images, options)?)
+    })
+    .await?;
+    // Named by the node: two agents may share a host.
+    let cgroups = Cgroups::discover(&format!("{CGROUP}-{mark}"))?;
+    if let Some(why) = cgroups.unavailable() {
+        warn!("guests' CPU, memory and I/O are not limited: {why}");
+    }
+    let size = host_size(&config)?;
+    Ok(Node {
+        addresses: net::AddressPlan::new(prefix).map_err(bad("network.prefix"))?,
+        catalogue: images::Catalogue::new(&config.images)?,
+        capacity: capacity::of(&config.limits, size),
+        events: Events::new(db.clone()),
+        accel: accel.accelerator,
+        accel_reason: accel.reason,
+        store: Arc::new(store),
+        net_gate: RwLock::new(()),
+        tasks: std::sync::Mutex::default(),
+        cgroups,
+        net,
+        db,
+        paths,
+        config,
+    })
+}
+
+fn host_size(config: &Config) -> Result<capacity::HostSize, ServeError> {
+    let facts = host::system::gather(&config.state_dir);
+    let disk = host::system::disk(&config.state_dir)?;
+    let cpus = std::thread::available_parallelism()?.get();
+    Ok(capacity::HostSize {
+        cpus: u64::try_from(cpus).unwrap_or(u64::MAX),
+        memory_mib: facts.memory.map_or(0, |m| m.total_mib),
+        disk_mib: disk.total_mib,
+    })
+}
+
+/// Makes the directories; what is in them is root's alone. The run directory may
+/// be passed through, so that a group can be given the API's socket.
+fn directories(config: &Config, paths: &Paths) -> Result<(), ServeError> {
+    let make = |path: &Path, mode: u32| {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(|source| ServeError::File { path: path.to_owned(), source })
+    };
+    make(&config.run_dir, 0o711)?;
+    for dir in [&config.state_dir, &paths.instances(), &paths.volumes(), &paths.runs()] {
+        make(dir, 0o700)?;
+    }
+    Ok(())
+}
+
+/// One agent for one state directory.
+fn lock(state_dir: &Path) -> Result<File, ServeError> {
+    let path = state_dir.join("lock");
+    let fail = |source| ServeError::File { path: path.clone(), source };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(fail)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(ServeError::Locked { state_dir: state_dir.to_owned() })
+        }
+        Err(e) => Err(fail(e.into())),
+    }
+}
+
+/// The API's socket: root's, and the configured group's.
+fn listen(config: &Config) -> Result<UnixListener, ServeError> {
+    let path = config.socket();
+    let fail = |source| ServeError::File { path: path.clone(), source };
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+        _ => {}
+    }
+    // Nobody else may connect, not even in the moment before the mode is set.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(&path);
+    rustix::process::umask(before);
+    let listener = listener.map_err(fail)?;
+    if let Some(group) = config.api.group {
+        std::os::unix::fs::chown(&path, None, Some(group)).map_err(fail)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(fail)?;
+    }
+    Ok(listener)
+}
