@@ -4,8 +4,11 @@
 //! ([`life`], [`qemu::plan`], [`capacity`], [`config`]); those that touch the
 //! world are small and apply plans.
 
+pub mod api;
 pub mod capacity;
 pub mod cgroup;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod db;
 pub mod doctor;
@@ -13,6 +16,12 @@ pub mod events;
 pub mod fault;
 pub mod host;
 pub mod ids;
+pub mod images;
+pub mod instance;
 pub mod life;
+pub mod node;
+pub mod ops;
 pub mod qemu;
+pub mod reconcile;
+pub mod serve;
 pub mod spec;

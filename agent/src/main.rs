@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `crn-agent`.
+
+fn main() -> std::process::ExitCode {
+    crn_agent::cli::main(std::env::args_os())
+}
