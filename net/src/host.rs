@@ -226,14 +226,7 @@ impl HostNet {
         let wanted = guest.clone();
         let made = blocking(move || {
             let descriptor = tap::create(&wanted.tap)?;
-            sysctl::of_tap(&wanted.tap)
-                .iter()
-                .try_for_each(|s| s.apply().map(drop))?;
-            let gone = || Error::NoSuchInterface {
-                name: wanted.tap.to_string(),
-            };
-            let tap = index(wanted.tap.as_str())?.ok_or_else(gone)?;
-            route(&wanted::set_up(&wanted, tap, &indices(&proxying)?))?;
+            bring_up(&wanted, &proxying)?;
             Ok(descriptor)
         })
         .await;
@@ -244,6 +237,27 @@ impl HostNet {
             }
         }
         made
+    }
+
+    /// Gives the descriptor of a guest whose tap was removed by somebody a new tap of
+    /// the same name. `descriptor` is the very one that QEMU holds (a copy of it, got
+    /// by `pidfd_getfd`): QEMU needs not be told, and the guest sees nothing but a
+    /// pause.
+    ///
+    /// # Errors
+    /// When the tap is there, or what the kernel refuses.
+    pub async fn reattach_guest(
+        &self,
+        guest: &GuestSpec,
+        descriptor: OwnedFd,
+    ) -> Result<(), Error> {
+        let proxying = self.proxying(&*self.0.state.lock().await);
+        let wanted = guest.clone();
+        blocking(move || {
+            tap::reattach(&descriptor, &wanted.tap)?;
+            bring_up(&wanted, &proxying)
+        })
+        .await
     }
 
     /// Takes away what [`Self::add_guest`] made, as far as it is there.
@@ -633,6 +647,18 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Error::Task(e.to_string()))?
+}
+
+/// Settings, address, routes and the rest of a tap that was just made.
+fn bring_up(guest: &GuestSpec, proxying: &[String]) -> Result<(), Error> {
+    sysctl::of_tap(&guest.tap)
+        .iter()
+        .try_for_each(|s| s.apply().map(drop))?;
+    let gone = || Error::NoSuchInterface {
+        name: guest.tap.to_string(),
+    };
+    let tap = index(guest.tap.as_str())?.ok_or_else(gone)?;
+    route(&wanted::set_up(guest, tap, &indices(proxying)?))
 }
 
 fn observe() -> Result<Observed, Error> {

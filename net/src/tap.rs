@@ -3,7 +3,7 @@
 use std::{
     ffi::c_void,
     fs::{File, OpenOptions},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use rustix::{
@@ -57,20 +57,49 @@ unsafe impl Ioctl for &mut Request {
 
 const _: () = assert!(size_of::<Request>() == 40, "not the kernel's struct ifreq");
 
+/// `TUNSETVNETHDRSZ`.
+const SET_HEADER_SIZE: Opcode = ioctl::opcode::write::<i32>(b'T', 216);
+/// What a guest with a virtio 1.0 driver uses; older ones make QEMU set theirs.
+const HEADER_SIZE: i32 = 12;
+
 /// Makes a tap that lives as long as the returned descriptor, or a copy of it.
 ///
 /// # Errors
 /// When there is one of this name, or the kernel refuses.
 pub fn create(tap: &TapName) -> Result<OwnedFd, Error> {
-    let what = || format!("make the tap {tap}");
     let file: File = OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/net/tun")
         .map_err(|source| Error::Kernel {
-            what: what(),
+            what: format!("make the tap {tap}"),
             source,
         })?;
+    set_interface(&file, tap)?;
+    Ok(file.into())
+}
+
+/// Gives a descriptor whose tap was removed a new one: whoever holds a copy of it,
+/// such as QEMU, goes on with the new tap. The offloads that were switched on are
+/// off until the guest's driver starts anew.
+///
+/// # Errors
+/// When it still has a tap, when there is one of this name, or the kernel refuses.
+pub(crate) fn reattach(descriptor: &OwnedFd, tap: &TapName) -> Result<(), Error> {
+    set_interface(descriptor, tap)?;
+    // SAFETY: TUNSETVNETHDRSZ reads an int.
+    #[allow(unsafe_code, reason = "as above")]
+    let set = unsafe {
+        let size = ioctl::Setter::<SET_HEADER_SIZE, i32>::new(HEADER_SIZE);
+        ioctl::ioctl(descriptor, size)
+    };
+    set.map_err(|e| Error::Kernel {
+        what: format!("set the header's size of the tap {tap}"),
+        source: e.into(),
+    })
+}
+
+fn set_interface(descriptor: impl AsFd, tap: &TapName) -> Result<(), Error> {
     let mut request = Request {
         name: [0; 16],
         flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL,
@@ -80,16 +109,17 @@ pub fn create(tap: &TapName) -> Result<OwnedFd, Error> {
     for (to, from) in request.name.iter_mut().take(15).zip(tap.as_str().bytes()) {
         *to = from;
     }
-    // SAFETY: The descriptor is /dev/net/tun's, which knows TUNSETIFF as described above.
+    // SAFETY: A descriptor of /dev/net/tun knows TUNSETIFF as described above; one of
+    // anything else refuses it or, at worst, reads those 40 bytes.
     #[allow(unsafe_code, reason = "as above")]
-    let made = unsafe { ioctl::ioctl(&file, &mut request) };
+    let made = unsafe { ioctl::ioctl(descriptor, &mut request) };
     match made {
-        Ok(()) => Ok(file.into()),
+        Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(Error::TapInUse {
             tap: tap.to_string(),
         }),
         Err(e) => Err(Error::Kernel {
-            what: what(),
+            what: format!("make the tap {tap}"),
             source: e.into(),
         }),
     }

@@ -330,7 +330,6 @@ impl Task {
             rustix::process::PidfdGetfdFlags::empty(),
         )
         .map_err(std::io::Error::from)?;
-        let (_, _) = (guest, tap);
-        Err(TaskError::Refused("the network has no way yet to do it".into()))
+        Ok(self.node.net.reattach_guest(guest, tap).await?)
     }
 }
