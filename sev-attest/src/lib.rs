@@ -7,6 +7,8 @@ pub mod chain;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod crypto;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 pub mod formats;
 pub mod hex_bytes;
 pub mod measure;

@@ -1,6 +1,7 @@
 //! The `sev-attest` command: arguments in, text and exit status out.
 
 pub mod expect;
+pub mod fetch;
 pub mod input;
 pub mod measure;
 pub mod policy;
@@ -28,6 +29,7 @@ struct Cli {
 enum Command {
     Verify(Box<verify::VerifyArgs>),
     Show(show::ShowArgs),
+    Fetch(Box<fetch::FetchArgs>),
     Measure(Box<measure::MeasureArgs>),
     Policy(policy::PolicyArgs),
 }
@@ -50,6 +52,12 @@ fn run(command: Command) -> Result<u8, Box<dyn Error>> {
     match command {
         Command::Verify(args) => return Ok(verify::run(&args, out)?),
         Command::Show(args) => show::run(&args, out)?,
+        Command::Fetch(args) => {
+            if let Err(error) = fetch::run(&args, out) {
+                eprintln!("sev-attest: {error}");
+                return Ok(error.exit_status());
+            }
+        }
         Command::Measure(args) => measure::run(&args, out)?,
         Command::Policy(args) => policy::run(&args, out)?,
     }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::fetch::ServiceArgs;
 use super::input::{self, CliError};
 use crate::assemble;
 use crate::chain::Chain;
+use crate::fetch::Trust;
 use crate::formats::Bundle;
 use crate::report::{Report, SigningKey};
 use crate::source::{CertificateSource, Wanted};
@@ -18,15 +20,18 @@ pub struct SourceArgs {
     /// Directory or file of certificates and revocation lists, PEM or DER; may be repeated
     #[arg(long, value_name = "PATH")]
     certs: Vec<PathBuf>,
-    /// Don't use the network
+    /// Don't use the network; certificates fetched before serve still
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    service: ServiceArgs,
 }
 
 impl SourceArgs {
     /// Sources to ask for what the report's own certificates and `--certs` don't have, nearest first.
-    fn sources(&self) -> Vec<Box<dyn CertificateSource>> {
-        Vec::new()
+    fn sources(&self) -> Result<Vec<Box<dyn CertificateSource>>, CliError> {
+        let fetcher = self.service.fetcher(Trust::Amd, self.offline)?;
+        Ok(vec![Box::new(fetcher)])
     }
 }
 
@@ -52,7 +57,7 @@ pub(super) fn find(
     let missing_leaf = !assemble::has_fitting_leaf(report, &bundle);
     let missing_crl = want_crl && bundle.crls.is_empty();
     if missing_leaf || missing_crl {
-        let sources = args.sources();
+        let sources = args.sources()?;
         if let (true, Some(wanted)) = (missing_leaf, Wanted::of(report)) {
             let leaf = first(&sources, &mut notes, |source| source.leaf(&wanted));
             // Before others: of equals the first one is chosen.

@@ -1,0 +1,22 @@
+//! Certificates from AMD's Key Distribution Service, kept in a cache.
+//!
+//! Nothing that the service, a mirror or the network says is trusted: an answer is kept and handed
+//! on only when it is the document that was asked for and bears the signatures of the trusted root.
+
+mod bundle;
+mod cache;
+mod error;
+mod http;
+mod kds;
+mod retry;
+mod source;
+mod trust;
+
+pub use bundle::{Bundle, bundle, pem};
+pub use cache::{Cache, write_atomically};
+pub use error::FetchError;
+pub use http::{BaseUrl, Client, KDS, Limits, MAX_ANSWER};
+pub use kds::Document;
+pub use retry::{Next, Outcome, RetryPolicy, retry_after};
+pub use source::{Fetcher, Found, Origin};
+pub use trust::{ForeignRoot, NotGenuine, Trust};
