@@ -1,0 +1,8 @@
+//! The API on a real unix socket, over a real database, store and tasks.
+//! Instances are prepared for real and not started: what runs is tested end to end.
+
+mod document;
+mod harness;
+mod hostile;
+mod routes;
+mod streams;
