@@ -8,17 +8,16 @@
 #[cfg(all(feature = "fault-points", not(debug_assertions)))]
 compile_error!("the feature `fault-points` is for tests; it cannot be part of a release build");
 
-/// All fault points by name.
+/// All fault points by name. Phases in which an instance rests have no effect.
 #[must_use]
 pub fn names() -> Vec<String> {
     if cfg!(feature = "fault-points") {
         let phases = crate::life::Phase::PATHS;
-        let around = phases
-            .iter()
-            .flat_map(|p| [format!("persisted:{p}"), format!("effected:{p}")]);
-        around
-            .chain(["spawned:starting.launch".to_owned()])
-            .collect()
+        let persisted = phases.iter().map(|p| format!("persisted:{p}"));
+        let steps = phases.iter().filter(|p| p.contains('.'));
+        let effected = steps.map(|p| format!("effected:{p}"));
+        let spawned = ["spawned:starting.launch".to_owned()];
+        persisted.chain(effected).chain(spawned).collect()
     } else {
         Vec::new()
     }

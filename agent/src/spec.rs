@@ -17,8 +17,8 @@ use crate::{
 
 pub use crate::qemu::plan::{Firmware, MAX_VOLUMES};
 
-/// Most SSH keys of one instance (as in the network's messages).
-pub const MAX_KEYS: usize = 256;
+/// Most SSH keys of one instance.
+pub const MAX_KEYS: usize = disk::seed::MAX_SSH_KEYS;
 /// Most open ports of one instance.
 pub const MAX_PORTS: usize = 1024;
 

@@ -6,7 +6,7 @@ use qmp::{Event, RunState};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Command, TaskError, console_log, probe,
@@ -171,7 +171,6 @@ impl Task {
 
     /// QEMU told of something.
     async fn heard(&mut self, event: Event) -> Option<Transition> {
-        let emit = |kind, data| self.node.events.emit(Some(&self.id), kind, data);
         match event {
             Event::Shutdown { guest: true, .. } => return Some(self.powered_off()),
             Event::Shutdown { guest: false, reason } => {
@@ -179,21 +178,18 @@ impl Task {
                 warn!("QEMU is being ended from the host: {reason}");
             }
             Event::Reset { guest, reason } => {
-                info!(guest, "the guest reboots: {reason}");
-                emit("rebooted", json!({ "guest": guest, "reason": reason.as_str() }));
+                debug!(guest, "the guest reboots: {reason}");
+                self.tell_seldom("rebooted", json!({ "guest": guest, "reason": reason.as_str() }));
                 self.status.send_modify(|s| s.ready = false);
                 let row = self.node.db.instance(&self.id).await.ok()?;
                 self.watch_for_ssh(&row);
             }
             Event::BlockIoError { node, operation, action, reason, nospace, .. } => {
                 let node = node.unwrap_or_default();
-                warn!(node, operation, action, nospace, "disk error: {reason}");
+                debug!(node, operation, action, nospace, "disk error: {reason}");
                 let data = json!({ "node": node, "operation": operation, "action": action,
                                    "reason": reason, "nospace": nospace });
-                // A guest whose disk fails can say it again at every sector.
-                if !self.status.borrow().paused {
-                    emit("disk-error", data);
-                }
+                self.tell_seldom("disk-error", data);
                 if action == "stop" {
                     self.status.send_modify(|s| {
                         s.paused = true;
@@ -205,7 +201,7 @@ impl Task {
                 warn!(node, fatal, "a disk is damaged: {msg}");
                 let warning = format!("a disk is damaged: {msg}");
                 self.status.send_modify(|s| s.warning = Some(warning));
-                emit("disk-damaged", json!({ "node": node, "message": msg, "fatal": fatal }));
+                self.tell_seldom("disk-damaged", json!({ "node": node, "message": msg, "fatal": fatal }));
             }
             Event::Resume if self.status.borrow().paused => {
                 info!("resumed");
@@ -213,17 +209,17 @@ impl Task {
                     s.paused = false;
                     s.warning = None;
                 });
-                emit("resumed", json!({}));
+                self.tell_seldom("resumed", json!({}));
             }
             Event::GuestPanicked { action, .. } => {
                 warn!("the guest's kernel panicked; QEMU's action is {action}");
-                emit("guest-panicked", json!({ "action": action }));
+                self.tell_seldom("guest-panicked", json!({ "action": action }));
             }
             Event::Lagged { missed } => {
                 warn!("{missed} of QEMU's events were lost");
                 return self.look_at_state().await;
             }
-            other => tracing::debug!("{other:?}"),
+            other => debug!("{other:?}"),
         }
         None
     }

@@ -17,6 +17,7 @@ use crate::{
     cgroup::{Applied, CgroupPlan},
     db::{DbError, InstanceRow, ProcessRow, VolumeRow, now},
     fault,
+    host::qemu::MINIMUM,
     life::{Desired, FailureCode, Transition},
     node::{InstanceFile, blocking},
     qemu::{
@@ -181,6 +182,11 @@ impl Task {
             }
         };
         match outcome {
+            Ok((qmp, _)) if !qmp.version().at_least(MINIMUM.major, MINIMUM.minor) => {
+                let found = qmp.version();
+                let message = format!("QEMU {found} is too old: {MINIMUM} or later is needed");
+                Ok(Transition::Failed { failure: failure(FailureCode::Launch, message) })
+            }
             Ok(monitor) => {
                 if let Some(vm) = &mut self.vm {
                     vm.monitor = Some(monitor);

@@ -21,6 +21,23 @@ const PRESS_AGAIN: Duration = Duration::from_secs(10);
 /// How long a monitor that we have no connection to may take to answer.
 const MONITOR_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long QEMU may take to press the button.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// What became of the button.
+enum Pressed {
+    Yes,
+    /// No need: the guest is off.
+    Off,
+}
+
+async fn button(qmp: &qmp::Qmp) -> Result<Pressed, qmp::Error> {
+    if qmp.status().await? == RunState::Shutdown {
+        return Ok(Pressed::Off);
+    }
+    qmp.power_down().await.map(|()| Pressed::Yes)
+}
+
 impl Task {
     /// Presses the power button and waits for the guest to be off.
     pub(super) async fn press_power_button(&mut self) -> Result<Transition, DbError> {
@@ -42,12 +59,11 @@ impl Task {
             }
             if now >= press {
                 // It may have shut down when nobody listened.
-                let off = qmp.status().await.is_ok_and(|s| s == RunState::Shutdown);
-                if off {
-                    return Ok(Transition::Escalate);
-                }
-                if let Err(e) = qmp.power_down().await {
-                    warn!("the power button cannot be pressed: {e}");
+                match timeout(ANSWER.min(end - now), button(qmp)).await {
+                    Ok(Ok(Pressed::Off)) => return Ok(Transition::Escalate),
+                    Ok(Ok(Pressed::Yes)) => {}
+                    Ok(Err(e)) => warn!("the power button cannot be pressed: {e}"),
+                    Err(_) => warn!("the power button cannot be pressed: QEMU does not answer"),
                 }
                 press = now + PRESS_AGAIN;
             }
@@ -113,7 +129,13 @@ impl Task {
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
-        self.vm = None;
+        if let Some(vm) = self.vm.take()
+            && vm.process.is_alive()
+        {
+            // Nothing leads here with a QEMU alive; its disks are too dear to rely on it.
+            vm.process.kill();
+            vm.process.exited().await;
+        }
         let mut pause = Duration::from_millis(500);
         while let Err(e) = self.try_clean_up(row).await {
             warn!("cannot clean up, trying again: {e}");

@@ -1,9 +1,12 @@
 //! The loop of an instance's task.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{Command, Handle, Status};
@@ -23,6 +26,9 @@ use crate::{
 const INBOX: usize = 64;
 /// A guest that ran this long ran well: its next restart is its first again.
 pub(super) const GOOD_RUN: Duration = Duration::from_secs(60);
+
+/// The least time between two events of one word that a guest can cause.
+const SELDOM: Duration = Duration::from_secs(2);
 
 /// A QEMU and what we hold of it.
 pub(super) struct Vm {
@@ -44,6 +50,8 @@ pub(super) struct Task {
     pub(super) poke: Arc<Notify>,
     pub(super) status: watch::Sender<Status>,
     pub(super) probe: Option<tokio::task::JoinHandle<()>>,
+    /// When something that a guest can cause was last told of, by its word.
+    pub(super) told: HashMap<&'static str, Instant>,
 }
 
 /// Starts the task of a recorded instance. `found` is the pid of a QEMU that
@@ -71,6 +79,7 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
         poke,
         status,
         probe: None,
+        told: HashMap::new(),
     };
     node.tasks
         .lock()
@@ -84,6 +93,8 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
 
 impl Task {
     async fn run(mut self, row: InstanceRow, found: Option<i32>) {
+        // Of a new instance: whoever wrote its record wrote this phase.
+        fault::point("persisted", self.phase.path());
         while let Err(e) = self.take_up(&row, found).await {
             self.complain(&e).await;
         }
@@ -218,6 +229,17 @@ impl Task {
         });
         self.node.events.publish(event);
         Ok(())
+    }
+
+    /// Tells of something that the guest can cause as often as it likes: at most
+    /// once in a while is it recorded.
+    pub(super) fn tell_seldom(&mut self, kind: &'static str, data: serde_json::Value) {
+        let now = Instant::now();
+        if self.told.get(kind).is_some_and(|at| now - *at < SELDOM) {
+            return;
+        }
+        self.told.insert(kind, now);
+        self.node.events.emit(Some(&self.id), kind, data);
     }
 
     /// Carries out what the phase names.

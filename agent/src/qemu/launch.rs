@@ -108,6 +108,8 @@ pub fn launch(plan: &LaunchPlan, tap: OwnedFd, log: &Path) -> Result<Process, La
     let mut command = tokio::process::Command::new(&program);
     command
         .arg("launch-vm")
+        .arg("--descriptors")
+        .arg(plan.fds.len().to_string())
         .arg("--uid")
         .arg(plan.uid.to_string());
     if plan.isolate_network {

@@ -5,9 +5,17 @@
 //! to be async-signal-safe, and no `unsafe` is needed. It runs before any thread
 //! is started. Its pid is the pid that QEMU has.
 
-use std::{ffi::OsString, fs, io, os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::{fd::BorrowedFd, unix::process::CommandExt},
+    path::PathBuf,
+    process::Command,
+};
 
+use super::plan::FIRST_FD;
 use rustix::{
+    io::{FdFlags, fcntl_setfd},
     process::{Resource, Rlimit, setrlimit, setsid},
     thread::set_no_new_privs,
 };
@@ -24,6 +32,9 @@ pub struct LauncherArgs {
     /// The `cgroup.procs` to enter.
     #[arg(long)]
     pub cgroup_procs: Option<PathBuf>,
+    /// How many descriptors, from number 10 on, are for the program.
+    #[arg(long, default_value_t = 0)]
+    pub descriptors: i32,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
@@ -36,6 +47,25 @@ pub fn run(args: &LauncherArgs) -> io::Error {
         Ok(mut command) => command.exec(),
         Err(e) => e,
     }
+}
+
+/// What the agent inherited itself, from whoever started it, is not QEMU's: only
+/// the standard streams and the planned descriptors pass.
+fn close_on_exec_but(planned: i32) -> io::Result<()> {
+    let last = FIRST_FD.saturating_add(planned);
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(number) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        if number <= 2 || (FIRST_FD..last).contains(&number) {
+            continue;
+        }
+        #[allow(unsafe_code, reason = "a descriptor that nothing here owns has only a number")]
+        // SAFETY: there is one thread; the number was just listed, and the only one
+        // that is closed meanwhile is that of the listing, which is at its end then.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(descriptor, FdFlags::CLOEXEC)?;
+    }
+    Ok(())
 }
 
 fn prepare(args: &LauncherArgs) -> io::Result<Command> {
@@ -63,6 +93,7 @@ fn prepare(args: &LauncherArgs) -> io::Result<Command> {
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no program"))?;
     let mut command = Command::new(program);
+    close_on_exec_but(args.descriptors)?;
     // The environment is the agent's business. `uid` also drops the other groups.
     command
         .args(rest)

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 pub const MAX_VOLUMES: usize = 16;
 
 /// First descriptor number that is handed to QEMU.
-const FIRST_FD: i32 = 10;
+pub const FIRST_FD: i32 = 10;
 /// Descriptor sets of volumes that are attached while QEMU runs start here.
 pub const HOTPLUG_FDSET: u32 = 100;
 

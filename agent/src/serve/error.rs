@@ -59,6 +59,14 @@ pub enum ServeError {
     /// cgroups.
     #[error("cgroups: {0}")]
     Cgroup(#[from] CgroupError),
+    /// The status page.
+    #[error("api.status_listen {address}: {source}")]
+    StatusPage {
+        /// Where it was to be.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// Signals cannot be had.
     #[error("signals: {0}")]
     Signal(io::Error),

@@ -21,7 +21,7 @@ use std::{
 };
 
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{RwLock, watch},
 };
@@ -58,7 +58,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let lock = lock(&config.state_dir)?;
     let (node, socket) = open(config, paths, began).await?;
     let (stop, stopped) = watch::channel(false);
-    let api = tokio::spawn(api::serve(node.clone(), socket, until(stopped)));
+    let api = tokio::spawn(api::serve(node.clone(), socket, until(stopped.clone())));
+    let status = serve_status(&node, stopped.clone()).await?;
     let keeper = tokio::spawn(network::keep(node.clone()));
     notify::tell("READY=1");
     info!("ready after {} ms", began.elapsed().as_millis());
@@ -73,10 +74,22 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     notify::tell("STOPPING=1");
     let _ = stop.send(true);
     keeper.abort();
-    let _ = api.await;
+    let _ = tokio::join!(api, status);
     let _ = fs::remove_file(node.config.socket());
     drop(lock);
     Ok(())
+}
+
+/// The status page for browsers of this host, where it is wanted.
+async fn serve_status(
+    node: &Arc<Node>,
+    stopped: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, ServeError> {
+    let Some(address) = node.config.api.status_listen else { return Ok(tokio::spawn(async {})) };
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::StatusPage { address, source })?;
+    Ok(tokio::spawn(api::serve_status(node.clone(), listener, until(stopped))))
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
