@@ -203,14 +203,14 @@ impl HostNet {
     }
 
     /// Lets a guest in: firewall first, then tap, addresses, neighbours. The tap lives as long as a copy of
-    /// the returned descriptor does: QEMU gets it. When it fails it leaves nothing behind; done again once
-    /// its descriptor is closed, it is as done once.
+    /// the returned descriptor does: QEMU gets it. When it fails it leaves nothing behind of a guest that it
+    /// was not told of before. Done again once the descriptor is closed, it is as done once.
     ///
     /// # Errors
     /// Too many ranges of ports, a tap that another process holds, what the kernel refuses.
     pub async fn add_guest(&self, guest: &GuestSpec) -> Result<OwnedFd, Error> {
         guest.check()?;
-        let proxying = {
+        let (proxying, is_new) = {
             let mut state = self.0.state.lock().await;
             let before = state.guests.insert(guest.index, guest.clone());
             let stale = before.as_ref().map(Element::of_guest).unwrap_or_default();
@@ -221,7 +221,7 @@ impl HostNet {
                 state.guests.remove(&guest.index);
                 return Err(e);
             }
-            self.proxying(&state)
+            (self.proxying(&state), before.is_none())
         };
         let wanted = guest.clone();
         let made = blocking(move || {
@@ -230,7 +230,7 @@ impl HostNet {
             Ok(descriptor)
         })
         .await;
-        if made.is_err() {
+        if made.is_err() && is_new {
             // Not the tap: it went with its descriptor, unless it is another process's.
             if let Err(error) = self.forget(guest, false).await {
                 tracing::warn!(tap = %guest.tap, %error, "a failed guest's network is not all undone");
@@ -269,13 +269,17 @@ impl HostNet {
     }
 
     async fn forget(&self, guest: &GuestSpec, with_tap: bool) -> Result<(), Error> {
-        let proxying = {
+        let (proxying, gone) = {
             let mut state = self.0.state.lock().await;
-            // From now on whatever is left of it is an orphan.
-            state.guests.remove(&guest.index);
-            self.proxying(&state)
+            // From now on whatever is left of it is an orphan. What this process made counts, not what the
+            // caller remembers.
+            let known = state.guests.remove(&guest.index);
+            (
+                self.proxying(&state),
+                known.unwrap_or_else(|| guest.clone()),
+            )
         };
-        let gone = guest.clone();
+        let elements = Element::of_guest(&gone);
         let links = blocking(move || {
             let tap = if with_tap {
                 index(gone.tap.as_str())?
@@ -286,13 +290,12 @@ impl HostNet {
         })
         .await;
         let mut state = self.0.state.lock().await;
-        let firewall = self
-            .change(&mut state, &Element::of_guest(guest), &BTreeSet::new())
-            .await;
+        let firewall = self.change(&mut state, &elements, &BTreeSet::new()).await;
         links.and(firewall)
     }
 
-    /// Opens and closes ports in one transaction. Established connections go on.
+    /// Opens and closes ports in one transaction. Established connections go on. A guest that is not there
+    /// has none to open: [`Self::add_guest`] will be told.
     ///
     /// # Errors
     /// Too many ranges, or what the kernel refuses.
@@ -307,11 +310,11 @@ impl HostNet {
         };
         new.check()?;
         let mut state = self.0.state.lock().await;
-        let mut stale = Element::of_ports(guest);
-        if let Some(known) = state.guests.get_mut(&guest.index) {
-            stale.extend(Element::of_ports(known));
-            known.ports.clone_from(ports);
-        }
+        let Some(known) = state.guests.get_mut(&guest.index) else {
+            return Ok(());
+        };
+        let stale = Element::of_ports(known);
+        known.ports.clone_from(ports);
         self.change(&mut state, &stale, &Element::of_ports(&new))
             .await
     }
@@ -465,15 +468,13 @@ impl HostNet {
             .any(|g| g.tap.as_str() == name)
     }
 
-    /// Whether it is of a guest that [`Self::add_guest`] was told of.
-    pub(crate) async fn expects_address(&self, address: Ipv6Addr) -> bool {
-        self.0
-            .state
-            .lock()
-            .await
-            .guests
-            .values()
-            .any(|g| g.network.contains(address))
+    /// The tap of the guest that has an address.
+    pub(crate) async fn tap_of(&self, address: Ipv6Addr) -> Option<String> {
+        let state = self.0.state.lock().await;
+        let mut guests = state.guests.values();
+        guests
+            .find(|g| g.network.contains(address))
+            .map(|g| g.tap.to_string())
     }
 
     /// Chains of others that drop what the agent's table lets through: forwarding to guests does not work

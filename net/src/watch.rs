@@ -1,7 +1,7 @@
 //! Changes that others make, as the kernel tells them: repair need not wait for the next comparison.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     net::Ipv6Addr,
     os::fd::{AsRawFd, RawFd},
@@ -155,16 +155,24 @@ impl Watch {
                 Ok(true)
             })?;
         }
+        // With a tap go its addresses and routes: that it is gone says it all.
+        let mut gone = BTreeSet::new();
+        for event in &events {
+            if let Event::Gone(tap) = event {
+                if self.host.expects_tap(tap).await {
+                    self.tell(Change::TapGone(tap.clone()));
+                    gone.insert(tap.clone());
+                }
+            }
+        }
         for event in events {
-            match event {
-                Event::Gone(tap) if self.host.expects_tap(&tap).await => {
-                    self.tell(Change::TapGone(tap));
-                }
-                Event::Down(tap) if self.host.expects_tap(&tap).await => self.tell(Change::Link),
-                Event::Lost(address) if self.host.expects_address(address).await => {
-                    self.tell(Change::Link);
-                }
-                Event::Gone(_) | Event::Down(_) | Event::Lost(_) => {}
+            let tap = match event {
+                Event::Down(tap) if self.host.expects_tap(&tap).await => Some(tap),
+                Event::Lost(address) => self.host.tap_of(address).await,
+                Event::Gone(_) | Event::Down(_) => None,
+            };
+            if tap.is_some_and(|tap| !gone.contains(&tap)) {
+                self.tell(Change::Link);
             }
         }
         Ok(())

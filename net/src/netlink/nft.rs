@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, io};
 
 use netlink_packet_core::{
-    NLM_F_CREATE, NetlinkHeader, NetlinkMessage, Nla, NlaBuffer, NlasIterator,
+    DefaultNla, NLM_F_CREATE, NetlinkHeader, NetlinkMessage, NlaBuffer, NlasIterator,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
@@ -28,6 +28,8 @@ pub(crate) const NEW_GENERATION: u16 = SUBSYSTEM << 8 | 15;
 /// Length of the header behind netlink's own.
 const HEADER: usize = 4;
 
+/// `NFTA_DATA_VALUE`.
+const DATA_VALUE: u16 = 1;
 /// Length of an attribute's header.
 const NLA_HEADER: usize = 4;
 
@@ -54,12 +56,28 @@ impl Nft {
         remove: &BTreeSet<Key>,
         add: &BTreeSet<Key>,
     ) -> io::Result<()> {
+        match self.transaction(table, remove, add) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !remove.is_empty() => {
+                // Kernels before 6.3 cannot remove what may not be there: then it takes a look.
+                let held = self.elements(table)?;
+                self.transaction(table, &(remove & &held), add)
+            }
+            result => result,
+        }
+    }
+
+    fn transaction(
+        &mut self,
+        table: &str,
+        remove: &BTreeSet<Key>,
+        add: &BTreeSet<Key>,
+    ) -> io::Result<()> {
         if remove.is_empty() && add.is_empty() {
             return Ok(());
         }
         let mut messages = vec![control(ControlMessage::BatchBegin)];
-        for (keys, delete) in [(remove, false), (remove, true), (add, false)] {
-            // What is removed is added first: kernels before 6.3 refuse to remove what is not there.
+        // Ranges that are removed may overlap those that are added.
+        for (keys, delete) in [(remove, true), (add, false)] {
             for set in Set::ALL {
                 let of_set: Vec<_> = keys.iter().filter(|k| k.set == set).collect();
                 messages.extend(
@@ -83,18 +101,8 @@ impl Nft {
     pub(crate) fn elements(&mut self, table: &str) -> io::Result<BTreeSet<Key>> {
         let mut all = BTreeSet::new();
         for set in Set::ALL {
-            let request = elements(table, set, &[], false);
-            let request = match request.payload {
-                netlink_packet_core::NetlinkPayload::InnerMessage(NetfilterMessage {
-                    header,
-                    inner:
-                        netlink_packet_netfilter::NetfilterMessageInner::NfTables(
-                            NfTablesMessage::NewSetElement(list),
-                        ),
-                    ..
-                }) => message(header, NfTablesMessage::GetSetElement(list)),
-                _ => continue,
-            };
+            let get = NfTablesMessage::GetSetElement(list(table, set, Vec::new()));
+            let request = message(inet(), get);
             self.0
                 .dump(request, |answer| parse_elements(set, &answer, &mut all))?;
         }
@@ -149,27 +157,38 @@ fn elements(
         let start = DataAttribute::Value(key.start.clone());
         let mut attributes = vec![SetElementAttribute::Key(start)];
         if let Some(end) = &key.end {
-            let value = DataAttribute::Value(end.clone());
-            let value = netlink_packet_core::DefaultNla::new(value.kind(), end.clone());
-            attributes.push(SetElementAttribute::KeyEnd(vec![value]));
+            let end = DefaultNla::new(DATA_VALUE, end.clone());
+            attributes.push(SetElementAttribute::KeyEnd(vec![end]));
         }
         ListAttribute::Element(attributes)
     };
+    let list = list(table, set, keys.iter().map(element).collect());
+    if delete {
+        return message(inet(), NfTablesMessage::DeleteSetElement(list));
+    }
+    let mut message = message(inet(), NfTablesMessage::NewSetElement(list));
+    message.header.flags = NLM_F_CREATE;
+    message
+}
+
+fn inet() -> NetfilterHeader {
+    NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0)
+}
+
+/// Elements of a set; without any, the whole set.
+fn list(
+    table: &str,
+    set: Set,
+    elements: Vec<ListAttribute<SetElementAttribute>>,
+) -> SetElementMessage {
     let mut attributes = vec![
         SetElementList::Table(table.to_owned()),
         SetElementList::Set(set.name().to_owned()),
     ];
-    if !keys.is_empty() {
-        attributes.push(SetElementList::Elements(keys.iter().map(element).collect()));
+    if !elements.is_empty() {
+        attributes.push(SetElementList::Elements(elements));
     }
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-    let list = SetElementMessage { attributes };
-    if delete {
-        return message(header, NfTablesMessage::DeleteSetElement(list));
-    }
-    let mut message = message(header, NfTablesMessage::NewSetElement(list));
-    message.header.flags = NLM_F_CREATE;
-    message
+    SetElementMessage { attributes }
 }
 
 /// The value of an attribute of an nfnetlink message.
@@ -192,7 +211,6 @@ fn parse_elements(set: Set, answer: &Answer<'_>, into: &mut BTreeSet<Key>) -> io
     const LIST_ELEMENTS: u16 = 3;
     const KEY: u16 = 1;
     const KEY_END: u16 = 10;
-    const VALUE: u16 = 1;
     if answer.kind != NEW_ELEMENTS {
         return Ok(());
     }
@@ -201,7 +219,7 @@ fn parse_elements(set: Set, answer: &Answer<'_>, into: &mut BTreeSet<Key>) -> io
     };
     for element in NlasIterator::new(list) {
         let element = element.map_err(malformed)?;
-        let key = |kind| nested(element.value(), kind).and_then(|k| nested(k, VALUE));
+        let key = |kind| nested(element.value(), kind).and_then(|k| nested(k, DATA_VALUE));
         let start = key(KEY)
             .ok_or_else(|| malformed("an element has no key"))?
             .to_vec();

@@ -40,7 +40,6 @@ pub const SILENCE: Duration = Duration::from_millis(300);
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
-
 /// A network namespace.
 #[derive(Debug)]
 pub struct Namespace(String);
@@ -58,6 +57,10 @@ impl Namespace {
         // Nobody else has the addresses: no wait for duplicates.
         this.sh("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
         this
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
     }
 
     /// `ip` in it.
@@ -99,6 +102,12 @@ impl Namespace {
     pub fn connect(&self, address: impl Into<SocketAddr>) -> io::Result<TcpStream> {
         let address = address.into();
         self.run(|| TcpStream::connect_timeout(&address, SILENCE))
+    }
+
+    /// Connects, with patience for a busy machine.
+    pub fn reach(&self, address: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        let address = address.into();
+        self.run(|| TcpStream::connect_timeout(&address, PATIENCE))
     }
 
     pub fn udp(&self, address: &str) -> UdpSocket {
@@ -160,6 +169,11 @@ pub fn sh(words: &[&str]) -> String {
 pub struct World {
     pub internet: Namespace,
     pub host: Namespace,
+}
+
+/// So that a test that uses one part does not drop the other before its end: closures take what they use.
+impl Drop for World {
+    fn drop(&mut self) {}
 }
 
 impl World {
