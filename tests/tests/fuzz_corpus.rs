@@ -8,7 +8,11 @@ use tests::fuzz;
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
+    ("digest_list", fuzz::disk::digest_list),
+    ("image", fuzz::disk::image),
     ("ovmf_metadata", fuzz::sev_attest::ovmf_metadata),
+    ("partial_record", fuzz::disk::partial_record),
+    ("qcow2_header", fuzz::disk::qcow2_header),
     ("ssh_key", fuzz::seed::ssh_key),
     ("user_data", fuzz::seed::user_data),
 ];

@@ -482,3 +482,25 @@ impl Error {
         }
     }
 }
+
+/// The record of an unfinished download, for the fuzz target: whatever a file says, a download
+/// that takes it for true asks for each missing byte once and ends.
+///
+/// # Panics
+/// When that is not so.
+#[doc(hidden)]
+pub fn fuzz_partial_record(json: &[u8]) {
+    let Some(record) = partial::Record::parse(json) else {
+        return;
+    };
+    let mut plan = record.plan;
+    assert!(plan.water_mark() <= plan.bytes_done() && plan.bytes_done() <= plan.reach());
+    assert!(plan.reach() <= plan.total());
+    while let Some(span) = plan.next(&[]) {
+        assert!(span.start < span.end && span.end <= plan.total());
+        let done = plan.bytes_done();
+        plan.advance(span.index, span.end - span.start);
+        assert_eq!(plan.bytes_done() - done, span.end - span.start);
+    }
+    assert!(plan.is_complete() && plan.water_mark() == plan.total());
+}

@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -134,8 +135,17 @@ fn read_record(path: &Path) -> Option<Record> {
     if file.metadata().ok()?.len() > MAX_RECORD {
         return None;
     }
-    let record: Record = serde_json::from_reader(std::io::BufReader::new(file)).ok()?;
-    record.plan.is_valid().then_some(record)
+    let mut json = Vec::new();
+    file.take(MAX_RECORD).read_to_end(&mut json).ok()?;
+    Record::parse(&json)
+}
+
+impl Record {
+    /// A record as it is on disk, if it makes sense.
+    pub(super) fn parse(json: &[u8]) -> Option<Self> {
+        let record: Record = serde_json::from_slice(json).ok()?;
+        record.plan.is_valid().then_some(record)
+    }
 }
 
 /// What a file in `tmp/` is.

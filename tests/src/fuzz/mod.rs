@@ -1,5 +1,6 @@
 //! Bodies of the fuzz targets in `tests/fuzz`, one module per crate; each also replays its corpus in the
 //! normal test run.
 
+pub mod disk;
 pub mod seed;
 pub mod sev_attest;
