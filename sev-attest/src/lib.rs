@@ -10,6 +10,8 @@ pub mod crypto;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod formats;
+#[cfg(all(feature = "guest", target_os = "linux"))]
+pub mod guest;
 pub mod hex_bytes;
 pub mod measure;
 pub mod policy;

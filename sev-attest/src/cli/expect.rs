@@ -305,7 +305,7 @@ fn set<T>(rule: &mut Option<T>, flag: Option<T>) {
 }
 
 /// A nonce with zeros after it.
-fn nonce(text: &str) -> Result<HexBytes<64>, String> {
+pub(super) fn nonce(text: &str) -> Result<HexBytes<64>, String> {
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text))
         .map_err(|_| "expected hexadecimal digits, two for each byte".to_owned())?;
     let mut data = [0; 64];

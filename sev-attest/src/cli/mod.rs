@@ -2,6 +2,8 @@
 
 pub mod expect;
 pub mod fetch;
+#[cfg(target_os = "linux")]
+pub mod guest;
 pub mod input;
 pub mod measure;
 pub mod policy;
@@ -30,6 +32,8 @@ enum Command {
     Verify(Box<verify::VerifyArgs>),
     Show(show::ShowArgs),
     Fetch(Box<fetch::FetchArgs>),
+    #[cfg(target_os = "linux")]
+    Guest(guest::GuestArgs),
     Measure(Box<measure::MeasureArgs>),
     Policy(policy::PolicyArgs),
 }
@@ -58,6 +62,8 @@ fn run(command: Command) -> Result<u8, Box<dyn Error>> {
                 return Ok(error.exit_status());
             }
         }
+        #[cfg(target_os = "linux")]
+        Command::Guest(args) => guest::run(&args, out)?,
         Command::Measure(args) => measure::run(&args, out)?,
         Command::Policy(args) => policy::run(&args, out)?,
     }
