@@ -50,14 +50,29 @@ pub fn of(limits: &Limits, host: HostSize) -> Capacity {
 /// [`NoRoom`] for the first thing that does not fit.
 pub fn admit(used: Totals, asked: Totals, total: Capacity) -> Result<(), NoRoom> {
     let rows = [
-        ("instances", used.instances, asked.instances, total.instances),
+        (
+            "instances",
+            used.instances,
+            asked.instances,
+            total.instances,
+        ),
         ("vCPUs", used.vcpus, asked.vcpus, total.vcpus),
-        ("MiB of memory", used.memory_mib, asked.memory_mib, total.memory_mib),
+        (
+            "MiB of memory",
+            used.memory_mib,
+            asked.memory_mib,
+            total.memory_mib,
+        ),
         ("MiB of disk", used.disk_mib, asked.disk_mib, total.disk_mib),
     ];
     for (what, used, asked, total) in rows {
         if asked > 0 && used.saturating_add(asked) > total {
-            return Err(NoRoom { what, asked, used, total });
+            return Err(NoRoom {
+                what,
+                asked,
+                used,
+                total,
+            });
         }
     }
     Ok(())
@@ -68,7 +83,12 @@ mod tests {
     use super::*;
 
     fn t(instances: u64, vcpus: u64, memory_mib: u64, disk_mib: u64) -> Totals {
-        Totals { instances, vcpus, memory_mib, disk_mib }
+        Totals {
+            instances,
+            vcpus,
+            memory_mib,
+            disk_mib,
+        }
     }
 
     #[test]
@@ -90,8 +110,15 @@ mod tests {
 
     #[test]
     fn the_host_decides_where_the_configuration_does_not() {
-        let host = HostSize { cpus: 4, memory_mib: 10_000, disk_mib: 77 };
-        let limits = Limits { memory_mib: Some(123), ..Limits::default() };
+        let host = HostSize {
+            cpus: 4,
+            memory_mib: 10_000,
+            disk_mib: 77,
+        };
+        let limits = Limits {
+            memory_mib: Some(123),
+            ..Limits::default()
+        };
         assert_eq!(of(&limits, host), t(1024, 16, 123, 77));
     }
 }

@@ -25,7 +25,10 @@ impl Events {
     /// Over the database.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { db, live: broadcast::channel(BACKLOG).0 }
+        Self {
+            db,
+            live: broadcast::channel(BACKLOG).0,
+        }
     }
 
     /// Listens from now on.

@@ -29,7 +29,10 @@ impl Paths {
     /// Below the configured directories.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { state: config.state_dir.clone(), run: config.run_dir.clone() }
+        Self {
+            state: config.state_dir.clone(),
+            run: config.run_dir.clone(),
+        }
     }
 
     /// The database.
@@ -118,7 +121,14 @@ impl InstanceFile {
     /// The names of all of them.
     #[must_use]
     pub fn names() -> [&'static str; 5] {
-        [Self::Root, Self::Seed, Self::UefiVars, Self::ConsoleLog, Self::QemuLog].map(Self::name)
+        [
+            Self::Root,
+            Self::Seed,
+            Self::UefiVars,
+            Self::ConsoleLog,
+            Self::QemuLog,
+        ]
+        .map(Self::name)
     }
 
     fn name(self) -> &'static str {
@@ -169,11 +179,18 @@ impl Node {
     /// The handle of an instance's task.
     #[must_use]
     pub fn task(&self, id: &InstanceId) -> Option<Handle> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     pub(crate) fn forget_task(&self, id: &InstanceId) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
     }
 
     /// What the network makes of an instance.
@@ -230,7 +247,10 @@ impl Node {
             seed: Some(file(InstanceFile::Seed)),
             volumes: volumes
                 .iter()
-                .map(|v| VolumeDisk { id: v.id.clone(), path: self.paths.volume(&v.id) })
+                .map(|v| VolumeDisk {
+                    id: v.id.clone(),
+                    path: self.paths.volume(&v.id),
+                })
                 .collect(),
             mac: self.guest(row).mac.to_string(),
             run_dir: self.paths.run(&row.id),
@@ -266,7 +286,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let temporary = path.with_extension("tmp");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
@@ -320,5 +345,6 @@ fn is_known(name: &str, names: &[&str]) -> bool {
     let temporary = name.strip_suffix(".tmp").map(Into::into);
     names.contains(&name)
         || name.starts_with(".new-")
-        || temporary.is_some_and(|t: std::ffi::OsString| names.iter().any(|n| stem(n) == Some(t.clone())))
+        || temporary
+            .is_some_and(|t: std::ffi::OsString| names.iter().any(|n| stem(n) == Some(t.clone())))
 }

@@ -99,7 +99,11 @@ impl FromStr for ImageName {
         let ok = (1..=128).contains(&s.len())
             && s.bytes().all(plain)
             && s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if ok { Ok(Self(s.to_owned())) } else { Err(SpecError::Image(clip(s))) }
+        if ok {
+            Ok(Self(s.to_owned()))
+        } else {
+            Err(SpecError::Image(clip(s)))
+        }
     }
 }
 
@@ -238,16 +242,28 @@ fn in_range(what: &'static str, value: u64, min: u64, max: u64) -> Result<u64, S
     if (min..=max).contains(&value) {
         Ok(value)
     } else {
-        Err(SpecError::Range { what, min, max, value })
+        Err(SpecError::Range {
+            what,
+            min,
+            max,
+            value,
+        })
     }
 }
 
 fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), SpecError> {
-    if count <= max { Ok(()) } else { Err(SpecError::TooMany { what, count, max }) }
+    if count <= max {
+        Ok(())
+    } else {
+        Err(SpecError::TooMany { what, count, max })
+    }
 }
 
 fn part<T, E: fmt::Display>(what: &'static str, r: Result<T, E>) -> Result<T, SpecError> {
-    r.map_err(|e| SpecError::Part { what, message: e.to_string() })
+    r.map_err(|e| SpecError::Part {
+        what,
+        message: e.to_string(),
+    })
 }
 
 /// The configuration's ranges keep this within 32 bits.
@@ -261,7 +277,10 @@ fn mib_of(mib: u64) -> MiB {
 /// When one is no rule, or there are too many.
 pub fn parse_ports(ports: &[String]) -> Result<BTreeSet<PortRule>, SpecError> {
     at_most("allowed ports", ports.len(), MAX_PORTS)?;
-    ports.iter().map(|p| part("allowed port", p.parse())).collect()
+    ports
+        .iter()
+        .map(|p| part("allowed port", p.parse()))
+        .collect()
 }
 
 /// Parses a mount point.
@@ -303,18 +322,29 @@ impl CreateRequest {
             let name: Name = v.name.parse()?;
             let mount = v.mount.as_deref().map(parse_mount).transpose()?;
             if !names.insert(name.clone()) {
-                return Err(SpecError::Twice { what: "volume", value: name.to_string() });
+                return Err(SpecError::Twice {
+                    what: "volume",
+                    value: name.to_string(),
+                });
             }
             if let Some(mount) = &mount
                 && !mounts.insert(mount.clone())
             {
-                return Err(SpecError::Twice { what: "mount point", value: mount.clone() });
+                return Err(SpecError::Twice {
+                    what: "mount point",
+                    value: mount.clone(),
+                });
             }
             let size = volume_size(v.size_mib.unwrap_or(default_volume_mib), limits)?;
             volumes.push(WantedVolume { name, mount, size });
         }
         let vcpus = in_range("vcpus", self.vcpus, 1, limits.instance_vcpus)?;
-        let memory = in_range("memory (MiB)", self.memory_mib, 64, limits.instance_memory_mib)?;
+        let memory = in_range(
+            "memory (MiB)",
+            self.memory_mib,
+            64,
+            limits.instance_memory_mib,
+        )?;
         let disk = in_range("disk (MiB)", self.disk_mib, 64, limits.instance_disk_mib)?;
         Ok(Checked {
             spec: InstanceSpec {

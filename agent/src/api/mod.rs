@@ -134,7 +134,10 @@ async fn no_such_path(uri: Uri) -> Response {
 
 async fn no_such_method(request: Request) -> Response {
     let path = crate::ids::clip(request.uri().path());
-    let message = format!("{path} does not take {}", crate::ids::clip(request.method().as_str()));
+    let message = format!(
+        "{path} does not take {}",
+        crate::ids::clip(request.method().as_str())
+    );
     error::ApiError(OpError::new(ErrorCode::MethodNotAllowed, message)).into_response()
 }
 

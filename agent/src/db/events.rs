@@ -39,7 +39,13 @@ pub(super) fn insert(
     if seq % 256 == 0 {
         c.execute("DELETE FROM events WHERE seq <= ?1", [seq - KEPT])?;
     }
-    Ok(EventRow { seq, at, instance, kind: kind.to_owned(), data })
+    Ok(EventRow {
+        seq,
+        at,
+        instance,
+        kind: kind.to_owned(),
+        data,
+    })
 }
 
 impl Db {
@@ -80,13 +86,25 @@ impl Db {
             let mut statement = c.prepare_cached(sql)?;
             let rows = statement
                 .query_map(params![seq, most], |r| {
-                    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get::<_, String>(4)?))
+                    Ok((
+                        r.get(0)?,
+                        r.get(1)?,
+                        r.get(2)?,
+                        r.get(3)?,
+                        r.get::<_, String>(4)?,
+                    ))
                 })?
                 .collect::<Result<Vec<(i64, String, Option<String>, String, String)>, _>>()?;
             rows.into_iter()
                 .map(|(seq, at, instance, kind, data)| {
                     let data = stored("data", &seq.to_string(), &data)?;
-                    Ok(EventRow { seq, at, instance, kind, data })
+                    Ok(EventRow {
+                        seq,
+                        at,
+                        instance,
+                        kind,
+                        data,
+                    })
                 })
                 .collect()
         })

@@ -69,9 +69,12 @@ impl Db {
     pub async fn image(&self, name: &str) -> Result<Option<ImageRow>, DbError> {
         let name = name.to_owned();
         self.call(move |c| {
-            let sql = format!("SELECT {COLUMNS} FROM images WHERE name = ?1 OR digest = ?2 LIMIT 1");
+            let sql =
+                format!("SELECT {COLUMNS} FROM images WHERE name = ?1 OR digest = ?2 LIMIT 1");
             let digest = name.strip_prefix("sha256:").unwrap_or_default();
-            Ok(c.prepare_cached(&sql)?.query_row([&name, digest], decode).optional()?)
+            Ok(c.prepare_cached(&sql)?
+                .query_row([&name, digest], decode)
+                .optional()?)
         })
         .await
     }
@@ -99,23 +102,27 @@ impl Db {
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let digest: Option<String> = tx
-                .query_row("SELECT digest FROM images WHERE name = ?1", [&name], |r| r.get(0))
+                .query_row("SELECT digest FROM images WHERE name = ?1", [&name], |r| {
+                    r.get(0)
+                })
                 .optional()?;
             let key = crate::ids::clip(&name);
             let digest = digest.ok_or(DbError::NotFound { what: "image", key })?;
-            let users: u64 =
-                tx.query_row("SELECT count(*) FROM instances WHERE image = ?1", [&digest], |r| {
-                    r.get(0)
-                })?;
+            let users: u64 = tx.query_row(
+                "SELECT count(*) FROM instances WHERE image = ?1",
+                [&digest],
+                |r| r.get(0),
+            )?;
             if users > 0 {
                 let message = format!("{users} instance(s) are layered over image {name}");
                 return Err(DbError::Conflict(message));
             }
             tx.execute("DELETE FROM images WHERE name = ?1", [&name])?;
-            let names: u64 =
-                tx.query_row("SELECT count(*) FROM images WHERE digest = ?1", [&digest], |r| {
-                    r.get(0)
-                })?;
+            let names: u64 = tx.query_row(
+                "SELECT count(*) FROM images WHERE digest = ?1",
+                [&digest],
+                |r| r.get(0),
+            )?;
             tx.commit()?;
             Ok((names == 0).then_some(digest))
         })

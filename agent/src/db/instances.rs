@@ -136,15 +136,31 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
 
 fn decode(r: Raw) -> Result<InstanceRow, DbError> {
     let key = r.0;
-    let bad = |what: &'static str, message: String| DbError::Stored { what, key: key.clone(), message };
+    let bad = |what: &'static str, message: String| DbError::Stored {
+        what,
+        key: key.clone(),
+        message,
+    };
     Ok(InstanceRow {
-        id: key.parse().map_err(|e: crate::ids::IdError| bad("id", e.to_string()))?,
-        name: r.1.parse().map_err(|e: crate::ids::IdError| bad("name", e.to_string()))?,
+        id: key
+            .parse()
+            .map_err(|e: crate::ids::IdError| bad("id", e.to_string()))?,
+        name: r
+            .1
+            .parse()
+            .map_err(|e: crate::ids::IdError| bad("name", e.to_string()))?,
         slot: r.2,
         spec: stored("spec", &key, &r.3)?,
-        network: r.4.parse().map_err(|e: net::Error| bad("network", e.to_string()))?,
+        network: r
+            .4
+            .parse()
+            .map_err(|e: net::Error| bad("network", e.to_string()))?,
         image: r.5,
-        wish: Wish { desired: stored("desired", &key, &r.6)?, restart: r.7, force: r.8 },
+        wish: Wish {
+            desired: stored("desired", &key, &r.6)?,
+            restart: r.7,
+            force: r.8,
+        },
         phase: stored("phase", &key, &r.9)?,
         process: r.10.map(|p| stored("process", &key, &p)).transpose()?,
         restarts: r.11,
@@ -155,8 +171,14 @@ fn decode(r: Raw) -> Result<InstanceRow, DbError> {
 
 fn get(c: &Connection, id: &InstanceId) -> Result<InstanceRow, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
-    let row = c.prepare_cached(&sql)?.query_row([id.as_str()], raw).optional()?;
-    decode(row.ok_or_else(|| DbError::NotFound { what: "instance", key: id.to_string() })?)
+    let row = c
+        .prepare_cached(&sql)?
+        .query_row([id.as_str()], raw)
+        .optional()?;
+    decode(row.ok_or_else(|| DbError::NotFound {
+        what: "instance",
+        key: id.to_string(),
+    })?)
 }
 
 pub(super) fn totals(c: &Connection) -> Result<Totals, DbError> {
@@ -186,7 +208,9 @@ fn free_slot(c: &Connection, slots: u32) -> Result<u32, DbError> {
     if slot < slots {
         Ok(slot)
     } else {
-        Err(DbError::Capacity(format!("all {slots} slots for instances are taken")))
+        Err(DbError::Capacity(format!(
+            "all {slots} slots for instances are taken"
+        )))
     }
 }
 
@@ -197,8 +221,16 @@ fn is_taken(e: &rusqlite::Error, column: &str) -> bool {
 
 fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> {
     let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let NewInstance { checked, id, plan, capacity, slots } = new;
-    let name = checked.name.map_or_else(|| id.short().to_owned(), |n| n.to_string());
+    let NewInstance {
+        checked,
+        id,
+        plan,
+        capacity,
+        slots,
+    } = new;
+    let name = checked
+        .name
+        .map_or_else(|| id.short().to_owned(), |n| n.to_string());
     let mut spec = checked.spec;
     if spec.hostname.is_empty() {
         spec.hostname = id.hostname();
@@ -220,8 +252,14 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
         })
         .map_err(|e| DbError::Capacity(e.to_string()))?
     };
-    let desired = if checked.start { Desired::Running } else { Desired::Stopped };
-    let phase = Phase::Preparing { step: crate::life::PrepareStep::Image };
+    let desired = if checked.start {
+        Desired::Running
+    } else {
+        Desired::Stopped
+    };
+    let phase = Phase::Preparing {
+        step: crate::life::PrepareStep::Image,
+    };
     let key = id.as_str();
     tx.execute(
         "INSERT INTO instances (id, short, name, slot, origin, spec, network, desired, phase, \
@@ -238,7 +276,13 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
             now()
         ],
     )
-    .map_err(|e| if is_taken(&e, "instances.name") { DbError::NameTaken(name) } else { e.into() })?;
+    .map_err(|e| {
+        if is_taken(&e, "instances.name") {
+            DbError::NameTaken(name)
+        } else {
+            e.into()
+        }
+    })?;
     for volume in &checked.volumes {
         volumes::attach_or_create(&tx, volume, &id)?;
     }
@@ -274,7 +318,9 @@ impl Db {
         self.call(|c| {
             let sql = format!("SELECT {COLUMNS} FROM instances ORDER BY created_at, id");
             let mut statement = c.prepare_cached(&sql)?;
-            let rows = statement.query_map([], raw)?.collect::<Result<Vec<_>, _>>()?;
+            let rows = statement
+                .query_map([], raw)?
+                .collect::<Result<Vec<_>, _>>()?;
             rows.into_iter().map(decode).collect()
         })
         .await
@@ -288,7 +334,11 @@ impl Db {
         let reference = reference.to_owned();
         self.call(move |c| {
             let hex = reference.len() >= 6 && reference.bytes().all(|b| b.is_ascii_hexdigit());
-            let pattern = if hex { format!("{reference}*") } else { String::new() };
+            let pattern = if hex {
+                format!("{reference}*")
+            } else {
+                String::new()
+            };
             let sql = "SELECT id FROM instances WHERE name = ?1 OR id GLOB ?2 \
                        ORDER BY name = ?1 DESC LIMIT 2";
             let mut statement = c.prepare_cached(sql)?;
@@ -304,17 +354,23 @@ impl Db {
                 (None, [id]) => id.clone(),
                 (None, []) => {
                     let key = crate::ids::clip(&reference);
-                    return Err(DbError::NotFound { what: "instance", key });
+                    return Err(DbError::NotFound {
+                        what: "instance",
+                        key,
+                    });
                 }
                 (None, _) => {
-                    return Err(DbError::Conflict(format!("several instances begin with {reference}")));
+                    return Err(DbError::Conflict(format!(
+                        "several instances begin with {reference}"
+                    )));
                 }
             };
-            id.parse().map_err(|e: crate::ids::IdError| DbError::Stored {
-                what: "id",
-                key: id.clone(),
-                message: e.to_string(),
-            })
+            id.parse()
+                .map_err(|e: crate::ids::IdError| DbError::Stored {
+                    what: "id",
+                    key: id.clone(),
+                    message: e.to_string(),
+                })
         })
         .await
     }
@@ -328,7 +384,10 @@ impl Db {
         self.call(move |c| {
             let row = get(c, &id)?;
             if row.wish.desired == Desired::Deleted && wish.desired != Desired::Deleted {
-                return Err(DbError::Conflict(format!("instance {} is being deleted", row.name)));
+                return Err(DbError::Conflict(format!(
+                    "instance {} is being deleted",
+                    row.name
+                )));
             }
             let desired = json("desired", id.as_str(), &wish.desired)?;
             c.prepare_cached(
@@ -419,7 +478,9 @@ impl Db {
     ) -> Result<(), DbError> {
         let id = id.clone();
         self.call(move |c| {
-            let text = process.map(|p| json("process", id.as_str(), &p)).transpose()?;
+            let text = process
+                .map(|p| json("process", id.as_str(), &p))
+                .transpose()?;
             c.prepare_cached("UPDATE instances SET process = ?2 WHERE id = ?1")?
                 .execute(params![id.as_str(), text])?;
             Ok(())
@@ -482,7 +543,9 @@ impl Db {
         self.call(|c| {
             let sql = "SELECT DISTINCT image FROM instances WHERE image IS NOT NULL";
             let mut statement = c.prepare_cached(sql)?;
-            let rows = statement.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
+            let rows = statement
+                .query_map([], |r| r.get(0))?
+                .collect::<Result<_, _>>()?;
             Ok(rows)
         })
         .await

@@ -140,7 +140,8 @@ fn json<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Result
 #[must_use]
 pub fn now() -> String {
     let now = time::OffsetDateTime::now_utc();
-    now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+    now.format(&time::format_description::well_known::Rfc3339)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -18,7 +18,12 @@ fn open() -> (tempfile::TempDir, Db) {
 }
 
 fn room() -> Capacity {
-    Totals { instances: 3, vcpus: 8, memory_mib: 4096, disk_mib: 50_000 }
+    Totals {
+        instances: 3,
+        vcpus: 8,
+        memory_mib: 4096,
+        disk_mib: 50_000,
+    }
 }
 
 fn request(name: &str) -> CreateRequest {
@@ -30,7 +35,9 @@ fn request(name: &str) -> CreateRequest {
 
 fn new(request: CreateRequest) -> NewInstance {
     NewInstance {
-        checked: request.check(&crate::config::Limits::default(), 1024).unwrap(),
+        checked: request
+            .check(&crate::config::Limits::default(), 1024)
+            .unwrap(),
         id: InstanceId::random().unwrap(),
         plan: net::AddressPlan::new("2001:db8::/64".parse().unwrap()).unwrap(),
         capacity: room(),
@@ -51,12 +58,23 @@ fn with_volume(name: &str, volume: &str) -> CreateRequest {
 #[tokio::test]
 async fn an_instance_is_admitted_whole_or_not_at_all() {
     let (_dir, db) = open();
-    let a = db.insert_instance(new(with_volume("a", "data"))).await.unwrap();
+    let a = db
+        .insert_instance(new(with_volume("a", "data")))
+        .await
+        .unwrap();
     assert_eq!(a.slot, 0);
-    assert_eq!(a.phase, Phase::Preparing { step: PrepareStep::Image });
+    assert_eq!(
+        a.phase,
+        Phase::Preparing {
+            step: PrepareStep::Image
+        }
+    );
     let taken = db.insert_instance(new(request("a"))).await.unwrap_err();
     assert!(matches!(taken, DbError::NameTaken(name) if name == "a"));
-    let in_use = db.insert_instance(new(with_volume("b", "data"))).await.unwrap_err();
+    let in_use = db
+        .insert_instance(new(with_volume("b", "data")))
+        .await
+        .unwrap_err();
     assert!(matches!(in_use, DbError::VolumeInUse { instance, .. } if instance == "a"));
     let before = db.totals().await.unwrap();
     let mut large = with_volume("c", "other");
@@ -65,7 +83,10 @@ async fn an_instance_is_admitted_whole_or_not_at_all() {
     assert!(matches!(full, DbError::Capacity(_)), "{full}");
     assert_eq!(db.totals().await.unwrap(), before);
     assert_eq!(before.disk_mib, 1024 + 128);
-    assert!(matches!(db.volume("other").await, Err(DbError::NotFound { .. })));
+    assert!(matches!(
+        db.volume("other").await,
+        Err(DbError::NotFound { .. })
+    ));
 }
 
 #[tokio::test]
@@ -79,7 +100,10 @@ async fn slots_and_networks_are_never_shared_and_are_used_again() {
     let networks: BTreeSet<_> = rows.iter().map(|r| r.network).collect();
     assert_eq!((slots.len(), networks.len()), (3, 3));
     db.remove_instance(&rows[1].id).await.unwrap();
-    assert_eq!(db.insert_instance(new(request("d"))).await.unwrap().slot, rows[1].slot);
+    assert_eq!(
+        db.insert_instance(new(request("d"))).await.unwrap().slot,
+        rows[1].slot
+    );
     // The same id again: the same name, hence refused; another id in its network: another network.
     let mut twin = new(request("e"));
     let digits = format!("{}{}", &rows[0].id.as_str()[..11], "0".repeat(53));
@@ -92,17 +116,31 @@ async fn slots_and_networks_are_never_shared_and_are_used_again() {
 #[tokio::test]
 async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
     let (_dir, db) = open();
-    let a = db.insert_instance(new(with_volume("a", "data"))).await.unwrap();
+    let a = db
+        .insert_instance(new(with_volume("a", "data")))
+        .await
+        .unwrap();
     let data = db.volume("data").await.unwrap();
     assert_eq!(data.state, VolumeState::Creating);
-    let refused = db.set_volume_state(&data.id, VolumeState::Deleting).await.unwrap_err();
+    let refused = db
+        .set_volume_state(&data.id, VolumeState::Deleting)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, DbError::Conflict(_)));
     db.remove_instance(&a.id).await.unwrap();
-    assert!(matches!(db.volume("data").await, Err(DbError::NotFound { .. })));
+    assert!(matches!(
+        db.volume("data").await,
+        Err(DbError::NotFound { .. })
+    ));
 
-    let b = db.insert_instance(new(with_volume("b", "data"))).await.unwrap();
+    let b = db
+        .insert_instance(new(with_volume("b", "data")))
+        .await
+        .unwrap();
     let data = db.volume("data").await.unwrap();
-    db.set_volume_state(&data.id, VolumeState::Ready).await.unwrap();
+    db.set_volume_state(&data.id, VolumeState::Ready)
+        .await
+        .unwrap();
     db.remove_instance(&b.id).await.unwrap();
     let data = db.volume("data").await.unwrap();
     assert_eq!((data.instance, data.mount), (None, None));
@@ -112,21 +150,47 @@ async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
 async fn what_was_asked_meanwhile_is_not_settled_away() {
     let (_dir, db) = open();
     let row = db.insert_instance(new(request("a"))).await.unwrap();
-    let wish = |desired| Wish { desired, restart: true, force: true };
+    let wish = |desired| Wish {
+        desired,
+        restart: true,
+        force: true,
+    };
     db.set_wish(&row.id, wish(Desired::Running)).await.unwrap();
-    let stopped = Phase::Stopped { reason: StopReason::GuestPoweredOff };
-    let settled = Settled { restart: false, force: true, guest_off: true };
+    let stopped = Phase::Stopped {
+        reason: StopReason::GuestPoweredOff,
+    };
+    let settled = Settled {
+        restart: false,
+        force: true,
+        guest_off: true,
+    };
     let event = db.set_phase(&row.id, &stopped, settled, 0).await.unwrap();
     assert_eq!(event.kind, "phase");
     let row = db.instance(&row.id).await.unwrap();
-    assert_eq!(row.wish, Wish { desired: Desired::Stopped, restart: true, force: false });
+    assert_eq!(
+        row.wish,
+        Wish {
+            desired: Desired::Stopped,
+            restart: true,
+            force: false
+        }
+    );
     assert_eq!(row.phase, stopped);
 
     db.set_wish(&row.id, wish(Desired::Deleted)).await.unwrap();
     db.set_phase(&row.id, &stopped, settled, 0).await.unwrap();
-    assert_eq!(db.instance(&row.id).await.unwrap().wish.desired, Desired::Deleted);
-    let refused = db.set_wish(&row.id, wish(Desired::Running)).await.unwrap_err();
-    assert!(matches!(refused, DbError::Conflict(_)), "a deletion is never taken back");
+    assert_eq!(
+        db.instance(&row.id).await.unwrap().wish.desired,
+        Desired::Deleted
+    );
+    let refused = db
+        .set_wish(&row.id, wish(Desired::Running))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, DbError::Conflict(_)),
+        "a deletion is never taken back"
+    );
 }
 
 #[tokio::test]
@@ -134,9 +198,20 @@ async fn instances_are_found_by_name_id_and_beginning() {
     let (_dir, db) = open();
     let row = db.insert_instance(new(request("abcdef"))).await.unwrap();
     for reference in ["abcdef", row.id.as_str(), &row.id.as_str()[..6]] {
-        assert_eq!(db.find_instance(reference).await.unwrap(), row.id, "{reference}");
+        assert_eq!(
+            db.find_instance(reference).await.unwrap(),
+            row.id,
+            "{reference}"
+        );
     }
-    for reference in ["", "*", &row.id.as_str()[..5], "nobody", "zzzzzz*", "' OR 1=1 --"] {
+    for reference in [
+        "",
+        "*",
+        &row.id.as_str()[..5],
+        "nobody",
+        "zzzzzz*",
+        "' OR 1=1 --",
+    ] {
         let e = db.find_instance(reference).await.unwrap_err();
         assert!(matches!(e, DbError::NotFound { .. }), "{reference}: {e}");
     }
@@ -156,7 +231,9 @@ async fn what_was_written_is_there_after_reopening() {
         accel: "tcg".into(),
         launched_at: now(),
     };
-    db.set_process(&row.id, Some(process.clone())).await.unwrap();
+    db.set_process(&row.id, Some(process.clone()))
+        .await
+        .unwrap();
     drop(db);
     let (db, fresh) = Db::open(&path).unwrap();
     assert!(!fresh);

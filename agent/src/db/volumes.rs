@@ -33,7 +33,9 @@ impl VolumeState {
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Creating, Self::Ready, Self::Deleting].into_iter().find(|s| s.word() == word)
+        [Self::Creating, Self::Ready, Self::Deleting]
+            .into_iter()
+            .find(|s| s.word() == word)
     }
 }
 
@@ -58,17 +60,40 @@ pub struct VolumeRow {
 
 const COLUMNS: &str = "id, name, mib, state, instance, mount, created_at";
 
-type Raw = (String, String, u64, String, Option<String>, Option<String>, String);
+type Raw = (
+    String,
+    String,
+    u64,
+    String,
+    Option<String>,
+    Option<String>,
+    String,
+);
 
 fn raw(r: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?))
+    Ok((
+        r.get(0)?,
+        r.get(1)?,
+        r.get(2)?,
+        r.get(3)?,
+        r.get(4)?,
+        r.get(5)?,
+        r.get(6)?,
+    ))
 }
 
 fn decode(r: Raw) -> Result<VolumeRow, DbError> {
     let key = r.0;
-    let bad = |what: &'static str, message: String| DbError::Stored { what, key: key.clone(), message };
+    let bad = |what: &'static str, message: String| DbError::Stored {
+        what,
+        key: key.clone(),
+        message,
+    };
     Ok(VolumeRow {
-        name: r.1.parse().map_err(|e: crate::ids::IdError| bad("name", e.to_string()))?,
+        name: r
+            .1
+            .parse()
+            .map_err(|e: crate::ids::IdError| bad("name", e.to_string()))?,
         mib: r.2,
         state: VolumeState::parse(&r.3).ok_or_else(|| bad("state", r.3.clone()))?,
         instance: r
@@ -84,12 +109,19 @@ fn decode(r: Raw) -> Result<VolumeRow, DbError> {
 
 fn by_name(c: &Connection, name: &str) -> Result<Option<VolumeRow>, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM volumes WHERE name = ?1");
-    c.prepare_cached(&sql)?.query_row([name], raw).optional()?.map(decode).transpose()
+    c.prepare_cached(&sql)?
+        .query_row([name], raw)
+        .optional()?
+        .map(decode)
+        .transpose()
 }
 
 fn need(c: &Connection, name: &str) -> Result<VolumeRow, DbError> {
     let key = crate::ids::clip(name);
-    by_name(c, name)?.ok_or(DbError::NotFound { what: "volume", key })
+    by_name(c, name)?.ok_or(DbError::NotFound {
+        what: "volume",
+        key,
+    })
 }
 
 /// MiB of those wanted volumes that do not exist yet.
@@ -115,7 +147,13 @@ fn create(c: &Connection, name: &Name, mib: u64) -> Result<VolumeRow, DbError> {
     }
     c.execute(
         "INSERT INTO volumes (id, name, mib, state, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![new_id()?, name.as_str(), mib, VolumeState::Creating.word(), now()],
+        params![
+            new_id()?,
+            name.as_str(),
+            mib,
+            VolumeState::Creating.word(),
+            now()
+        ],
     )?;
     need(c, name.as_str())
 }
@@ -127,10 +165,17 @@ fn attach(c: &Connection, name: &str, to: &InstanceId, mount: Option<&str>) -> R
     }
     if let Some(holder) = volume.instance.filter(|holder| holder != to) {
         let instance = c
-            .query_row("SELECT name FROM instances WHERE id = ?1", [holder.as_str()], |r| r.get(0))
+            .query_row(
+                "SELECT name FROM instances WHERE id = ?1",
+                [holder.as_str()],
+                |r| r.get(0),
+            )
             .optional()?
             .unwrap_or_else(|| holder.to_string());
-        return Err(DbError::VolumeInUse { volume: name.to_owned(), instance });
+        return Err(DbError::VolumeInUse {
+            volume: name.to_owned(),
+            instance,
+        });
     }
     c.execute(
         "UPDATE volumes SET instance = ?2, mount = ?3 WHERE id = ?1",
@@ -174,7 +219,10 @@ impl Db {
         let name = name.clone();
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let asked = super::Totals { disk_mib: mib, ..super::Totals::default() };
+            let asked = super::Totals {
+                disk_mib: mib,
+                ..super::Totals::default()
+            };
             capacity::admit(instances::totals(&tx)?, asked, capacity)
                 .map_err(|e| DbError::Capacity(e.to_string()))?;
             let row = create(&tx, &name, mib)?;
@@ -207,7 +255,8 @@ impl Db {
     /// Those of the database.
     pub async fn volumes_of(&self, id: &InstanceId) -> Result<Vec<VolumeRow>, DbError> {
         let id = id.clone();
-        self.call(move |c| list(c, "WHERE instance = ?1", &[id.as_str()])).await
+        self.call(move |c| list(c, "WHERE instance = ?1", &[id.as_str()]))
+            .await
     }
 
     /// Records that an instance has the volume.
@@ -242,7 +291,10 @@ impl Db {
     pub async fn detach_volume(&self, id: &str) -> Result<(), DbError> {
         let id = id.to_owned();
         self.call(move |c| {
-            c.execute("UPDATE volumes SET instance = NULL, mount = NULL WHERE id = ?1", [&id])?;
+            c.execute(
+                "UPDATE volumes SET instance = NULL, mount = NULL WHERE id = ?1",
+                [&id],
+            )?;
             Ok(())
         })
         .await
@@ -257,9 +309,15 @@ impl Db {
         self.call(move |c| {
             let free = "UPDATE volumes SET state = ?2 WHERE id = ?1 AND instance IS NULL";
             let any = "UPDATE volumes SET state = ?2 WHERE id = ?1";
-            let sql = if state == VolumeState::Deleting { free } else { any };
+            let sql = if state == VolumeState::Deleting {
+                free
+            } else {
+                any
+            };
             if c.execute(sql, params![id, state.word()])? == 0 {
-                return Err(DbError::Conflict("the volume is attached to an instance".into()));
+                return Err(DbError::Conflict(
+                    "the volume is attached to an instance".into(),
+                ));
             }
             Ok(())
         })
@@ -280,10 +338,16 @@ impl Db {
                 let message = format!("the volume has {old} MiB; it can only grow");
                 return Err(DbError::Conflict(message));
             };
-            let asked = super::Totals { disk_mib: more, ..super::Totals::default() };
+            let asked = super::Totals {
+                disk_mib: more,
+                ..super::Totals::default()
+            };
             capacity::admit(instances::totals(&tx)?, asked, room)
                 .map_err(|e| DbError::Capacity(e.to_string()))?;
-            tx.execute("UPDATE volumes SET mib = ?2 WHERE id = ?1", params![id, mib])?;
+            tx.execute(
+                "UPDATE volumes SET mib = ?2 WHERE id = ?1",
+                params![id, mib],
+            )?;
             tx.commit()?;
             Ok(())
         })

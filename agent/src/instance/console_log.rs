@@ -58,15 +58,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         bound(&path, 1 << 20).unwrap();
-        let mut writer = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let mut writer = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
         let text = lines(0, 200_000);
         writer.write_all(text.as_bytes()).unwrap();
         bound(&path, 1 << 22).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "short enough");
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            text,
+            "short enough"
+        );
         bound(&path, 1 << 20).unwrap();
         writer.write_all(b"end\n").unwrap();
         let now = std::fs::read_to_string(&path).unwrap();
-        assert!(now.len() <= (1 << 20) && now.len() > (1 << 18), "{}", now.len());
+        assert!(
+            now.len() <= (1 << 20) && now.len() > (1 << 18),
+            "{}",
+            now.len()
+        );
         assert!(format!("{text}end\n").ends_with(&now));
     }
 
@@ -76,7 +88,11 @@ mod tests {
         let path = dir.path().join("console.log");
         let text = lines(0, 20_000);
         std::fs::write(&path, &text).unwrap();
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
         let keep = 100_000;
         copy_down(&mut file, &path, text.len() as u64 - keep, keep).unwrap();
         let now = std::fs::read_to_string(&path).unwrap();

@@ -137,7 +137,10 @@ impl Handle {
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, TaskError> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(command(reply)).await.map_err(|_| TaskError::Gone)?;
+        self.inbox
+            .send(command(reply))
+            .await
+            .map_err(|_| TaskError::Gone)?;
         answer.await.map_err(|_| TaskError::Gone)?
     }
 }

@@ -56,7 +56,11 @@ impl Task {
         };
         self.status.send_modify(|s| s.progress = None);
         match result {
-            Ok(image) => Ok(Ok(self.node.db.set_image(&self.id, &image.digest.hex()).await?)),
+            Ok(image) => Ok(Ok(self
+                .node
+                .db
+                .set_image(&self.id, &image.digest.hex())
+                .await?)),
             Err(e) => Ok(Err(e)),
         }
     }
@@ -69,8 +73,8 @@ impl Task {
         };
         let file = |f| self.node.paths.instance_file(&self.id, f);
         let (root, vars) = (file(InstanceFile::Root), file(InstanceFile::UefiVars));
-        let template = (row.spec.firmware == Firmware::Uefi)
-            .then(|| self.node.config.qemu.uefi_vars.clone());
+        let template =
+            (row.spec.firmware == Firmware::Uefi).then(|| self.node.config.qemu.uefi_vars.clone());
         let dir = self.node.paths.instance(&self.id);
         let spec = OverlaySpec::new(base, ByteSize::from_mib(row.spec.disk.0));
         let work = move || {
@@ -83,7 +87,9 @@ impl Task {
             }
             Ok::<_, super::TaskError>(())
         };
-        Ok(blocking(work).await.map_err(|e| failure(FailureCode::Disk, e)))
+        Ok(blocking(work)
+            .await
+            .map_err(|e| failure(FailureCode::Disk, e)))
     }
 
     /// Creates the files of volumes that have none yet.
@@ -124,7 +130,9 @@ impl Task {
                 tracing::warn!("cloud-init: {warning}");
             }
             let data = serde_json::json!({ "warnings": warnings });
-            self.node.events.emit(Some(&self.id), "cloud-init-warnings", data);
+            self.node
+                .events
+                .emit(Some(&self.id), "cloud-init-warnings", data);
         }
         Ok(written.map(drop).map_err(|e| failure(FailureCode::Seed, e)))
     }
@@ -132,13 +140,22 @@ impl Task {
     /// The base image that is recorded for the instance.
     pub(super) async fn base(&self, row: &InstanceRow) -> Result<BaseRef, Failure> {
         let fail = |m: String| failure(FailureCode::Image, m);
-        let hex = row.image.as_deref().ok_or_else(|| fail("no base image is recorded".into()))?;
+        let hex = row
+            .image
+            .as_deref()
+            .ok_or_else(|| fail("no base image is recorded".into()))?;
         let digest = Sha256::from_hex(hex).map_err(|e| fail(e.to_string()))?;
         let store = self.node.store.clone();
-        let get = move || store.get(&Digest::from(digest)).map_err(super::TaskError::from);
+        let get = move || {
+            store
+                .get(&Digest::from(digest))
+                .map_err(super::TaskError::from)
+        };
         match blocking(get).await {
             Ok(Some(image)) => Ok(base_of(image)),
-            Ok(None) => Err(fail(format!("base image sha256:{hex} is not in the store any more"))),
+            Ok(None) => Err(fail(format!(
+                "base image sha256:{hex} is not in the store any more"
+            ))),
             Err(e) => Err(fail(e.to_string())),
         }
     }
@@ -169,10 +186,15 @@ pub(crate) async fn create_volume(node: &Node, volume: &VolumeRow) -> Step<()> {
     };
     match blocking(work).await {
         Ok(()) => {
-            node.db.set_volume_state(&volume.id, VolumeState::Ready).await?;
+            node.db
+                .set_volume_state(&volume.id, VolumeState::Ready)
+                .await?;
             Ok(Ok(()))
         }
-        Err(e) => Ok(Err(failure(FailureCode::Disk, format!("volume {}: {e}", volume.name)))),
+        Err(e) => Ok(Err(failure(
+            FailureCode::Disk,
+            format!("volume {}: {e}", volume.name),
+        ))),
     }
 }
 
@@ -222,6 +244,11 @@ fn seed_of(node: &Node, row: &InstanceRow, volumes: &[VolumeRow]) -> Result<Seed
             nameservers: node.config.network.nameservers.clone(),
         },
         volumes: mounted,
-        user_data: spec.cloud_init.as_ref().map(|t| t.parse()).transpose().map_err(|e| fail(&e))?,
+        user_data: spec
+            .cloud_init
+            .as_ref()
+            .map(|t| t.parse())
+            .transpose()
+            .map_err(|e| fail(&e))?,
     })
 }

@@ -24,7 +24,12 @@ pub(super) async fn until_ssh_answers(address: Ipv6Addr) {
             return;
         }
         let eager = began.elapsed() < EAGER;
-        sleep(if eager { Duration::from_millis(500) } else { Duration::from_secs(15) }).await;
+        sleep(if eager {
+            Duration::from_millis(500)
+        } else {
+            Duration::from_secs(15)
+        })
+        .await;
     }
 }
 

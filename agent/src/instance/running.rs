@@ -42,7 +42,9 @@ impl Task {
         &mut self,
         row: &InstanceRow,
     ) -> Result<Option<Transition>, DbError> {
-        let Some(vm) = &self.vm else { return Ok(Some(Transition::Absent)) };
+        let Some(vm) = &self.vm else {
+            return Ok(Some(Transition::Absent));
+        };
         if vm.monitor.is_none() {
             if let Some(transition) = self.regain_monitor().await? {
                 return Ok(Some(transition));
@@ -59,8 +61,12 @@ impl Task {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.reset();
         loop {
-            let Some(vm) = &mut self.vm else { return Ok(Some(Transition::Absent)) };
-            let Some((_, events)) = &mut vm.monitor else { return Ok(None) };
+            let Some(vm) = &mut self.vm else {
+                return Ok(Some(Transition::Absent));
+            };
+            let Some((_, events)) = &mut vm.monitor else {
+                return Ok(None);
+            };
             let woken = tokio::select! {
                 biased;
                 event = events.next() => Woken::Event(event),
@@ -109,7 +115,9 @@ impl Task {
     /// success after a while, nothing is returned and the caller decides anew:
     /// a running guest is not killed because its monitor is mute.
     async fn regain_monitor(&mut self) -> Result<Option<Transition>, DbError> {
-        let Some(vm) = &self.vm else { return Ok(Some(Transition::Absent)) };
+        let Some(vm) = &self.vm else {
+            return Ok(Some(Transition::Absent));
+        };
         let path = self.node.paths.run(&self.id).join(socket::QMP);
         let config = qmp::Config::default();
         let outcome = tokio::select! {
@@ -132,7 +140,13 @@ impl Task {
                 return Ok(None);
             }
         };
-        if self.status.borrow().warning.as_deref().is_some_and(|w| w.starts_with("the monitor")) {
+        if self
+            .status
+            .borrow()
+            .warning
+            .as_deref()
+            .is_some_and(|w| w.starts_with("the monitor"))
+        {
             self.status.send_modify(|s| s.warning = None);
         }
         if let Some(vm) = &mut self.vm {
@@ -173,18 +187,31 @@ impl Task {
     async fn heard(&mut self, event: Event) -> Option<Transition> {
         match event {
             Event::Shutdown { guest: true, .. } => return Some(self.powered_off()),
-            Event::Shutdown { guest: false, reason } => {
+            Event::Shutdown {
+                guest: false,
+                reason,
+            } => {
                 // Not by us: a stop is not served here. QEMU exits by itself now.
                 warn!("QEMU is being ended from the host: {reason}");
             }
             Event::Reset { guest, reason } => {
                 debug!(guest, "the guest reboots: {reason}");
-                self.tell_seldom("rebooted", json!({ "guest": guest, "reason": reason.as_str() }));
+                self.tell_seldom(
+                    "rebooted",
+                    json!({ "guest": guest, "reason": reason.as_str() }),
+                );
                 self.status.send_modify(|s| s.ready = false);
                 let row = self.node.db.instance(&self.id).await.ok()?;
                 self.watch_for_ssh(&row);
             }
-            Event::BlockIoError { node, operation, action, reason, nospace, .. } => {
+            Event::BlockIoError {
+                node,
+                operation,
+                action,
+                reason,
+                nospace,
+                ..
+            } => {
                 let node = node.unwrap_or_default();
                 debug!(node, operation, action, nospace, "disk error: {reason}");
                 let data = json!({ "node": node, "operation": operation, "action": action,
@@ -197,11 +224,16 @@ impl Task {
                     });
                 }
             }
-            Event::BlockImageCorrupted { node, msg, fatal, .. } => {
+            Event::BlockImageCorrupted {
+                node, msg, fatal, ..
+            } => {
                 warn!(node, fatal, "a disk is damaged: {msg}");
                 let warning = format!("a disk is damaged: {msg}");
                 self.status.send_modify(|s| s.warning = Some(warning));
-                self.tell_seldom("disk-damaged", json!({ "node": node, "message": msg, "fatal": fatal }));
+                self.tell_seldom(
+                    "disk-damaged",
+                    json!({ "node": node, "message": msg, "fatal": fatal }),
+                );
             }
             Event::Resume if self.status.borrow().paused => {
                 info!("resumed");
@@ -235,7 +267,9 @@ impl Task {
 
     async fn died(&mut self) -> Transition {
         let message = self.obituary("QEMU exited").await;
-        Transition::Died { failure: failure(FailureCode::Crashed, message) }
+        Transition::Died {
+            failure: failure(FailureCode::Crashed, message),
+        }
     }
 
     /// Keeps the logs that the guest can grow within their bounds.
@@ -260,16 +294,27 @@ impl Task {
             return;
         }
         let address = self.node.guest(row).network.guest();
-        let (status, events, id) = (self.status.clone(), self.node.events.clone(), self.id.clone());
+        let (status, events, id) = (
+            self.status.clone(),
+            self.node.events.clone(),
+            self.id.clone(),
+        );
         let launched = age(row.process.as_ref());
         let began = Instant::now();
         self.probe = Some(tokio::spawn(async move {
             probe::until_ssh_answers(address).await;
             status.send_modify(|s| s.ready = true);
             let took = launched + began.elapsed();
-            info!("SSH answers, {:.1} s after QEMU's launch", took.as_secs_f64());
+            info!(
+                "SSH answers, {:.1} s after QEMU's launch",
+                took.as_secs_f64()
+            );
             let at = OffsetDateTime::now_utc().unix_timestamp();
-            events.emit(Some(&id), "ready", json!({ "at": at, "ms": took.as_millis() as u64 }));
+            events.emit(
+                Some(&id),
+                "ready",
+                json!({ "at": at, "ms": took.as_millis() as u64 }),
+            );
         }));
     }
 
@@ -286,7 +331,10 @@ impl Task {
         spec.ports.clone_from(&ports);
         self.node.db.set_spec(&self.id, &spec).await?;
         if belongs(&self.phase) {
-            self.node.net.set_ports(&self.node.guest(&row), &ports).await?;
+            self.node
+                .net
+                .set_ports(&self.node.guest(&row), &ports)
+                .await?;
         }
         Ok(())
     }
@@ -299,11 +347,15 @@ impl Task {
         if net::HostNet::tap_exists(&guest.tap) {
             return;
         }
-        let Some(number) = row.process.as_ref().map(|p| p.tap_fd) else { return };
+        let Some(number) = row.process.as_ref().map(|p| p.tap_fd) else {
+            return;
+        };
         match self.reattach(&vm.process, number, &guest).await {
             Ok(()) => {
                 info!("the tap is back");
-                self.node.events.emit(Some(&self.id), "tap-repaired", json!({}));
+                self.node
+                    .events
+                    .emit(Some(&self.id), "tap-repaired", json!({}));
             }
             Err(e) => {
                 warn!("the tap cannot be repaired; a restart of the instance will: {e}");

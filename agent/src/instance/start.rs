@@ -47,7 +47,11 @@ impl Task {
         self.record_process(&process.0, process.1).await?;
         info!(pid, "QEMU is launched");
         self.status.send_modify(|s| s.pid = Some(pid));
-        self.vm = Some(Vm { process: process.0, monitor: None, log_from });
+        self.vm = Some(Vm {
+            process: process.0,
+            monitor: None,
+            log_from,
+        });
         Ok(Transition::Done)
     }
 
@@ -77,7 +81,9 @@ impl Task {
             disk::Format::Qcow2 => DiskFormat::Qcow2,
             disk::Format::Raw => DiskFormat::Raw,
         };
-        let launch = self.node.launch(row, (base.path, format), &volumes, limits.procs);
+        let launch = self
+            .node
+            .launch(row, (base.path, format), &volumes, limits.procs);
         let plan = plan::plan(&launch);
         let tap_fd = plan.tap_fd;
         // Last of all: from here on there is something of the guest in the kernel.
@@ -89,7 +95,10 @@ impl Task {
             }
         };
         let run = self.node.paths.run(&self.id);
-        let log = self.node.paths.instance_file(&self.id, InstanceFile::QemuLog);
+        let log = self
+            .node
+            .paths
+            .instance_file(&self.id, InstanceFile::QemuLog);
         let work = move || {
             make_private_dir(&run).map_err(|source| LaunchError::Open { path: run, source })?;
             let log_from = std::fs::metadata(&log).map_or(0, |m| m.len());
@@ -104,11 +113,13 @@ impl Task {
 
     /// Makes the instance's cgroup; what the host cannot limit is a warning.
     async fn limits(&self, row: &InstanceRow) -> Result<Applied, super::TaskError> {
-        let plan =
-            CgroupPlan::new(row.spec.vcpus, row.spec.memory.0.into(), self.node.accel);
+        let plan = CgroupPlan::new(row.spec.vcpus, row.spec.memory.0.into(), self.node.accel);
         let (cgroups, name) = (self.node.cgroups.clone(), self.id.to_string());
-        let prepare =
-            move || cgroups.prepare(&name, &plan).map_err(|e| std::io::Error::other(e).into());
+        let prepare = move || {
+            cgroups
+                .prepare(&name, &plan)
+                .map_err(|e| std::io::Error::other(e).into())
+        };
         let applied = blocking::<_, super::TaskError, _>(prepare).await?;
         let missing: Vec<_> = applied.missing.iter().map(|m| m.file.as_str()).collect();
         let warning = (!missing.is_empty()).then(|| format!("not limited: {}", missing.join(", ")));
@@ -121,8 +132,10 @@ impl Task {
 
     /// Gives volumes that were grown while nobody had them open their size.
     async fn grow_offline(&self, volumes: &[VolumeRow]) -> Result<(), super::TaskError> {
-        let wanted: Vec<_> =
-            volumes.iter().map(|v| (self.node.paths.volume(&v.id), volume_size(v))).collect();
+        let wanted: Vec<_> = volumes
+            .iter()
+            .map(|v| (self.node.paths.volume(&v.id), volume_size(v)))
+            .collect();
         blocking(move || {
             for (path, size) in wanted {
                 disk::grow(&path, disk::Format::Qcow2, size)?;
@@ -159,9 +172,14 @@ impl Task {
 
     /// Connects to the monitor of a QEMU that was just launched or found.
     pub(super) async fn connect_monitor(&mut self) -> Result<Transition, DbError> {
-        let Some(vm) = &self.vm else { return Ok(Transition::Absent) };
+        let Some(vm) = &self.vm else {
+            return Ok(Transition::Absent);
+        };
         let path = self.node.paths.run(&self.id).join(socket::QMP);
-        let config = qmp::Config { greeting_timeout: MONITOR_LIMIT, ..qmp::Config::default() };
+        let config = qmp::Config {
+            greeting_timeout: MONITOR_LIMIT,
+            ..qmp::Config::default()
+        };
         let connected = qmp::Qmp::connect(&path, &config);
         tokio::pin!(connected);
         let outcome = loop {
@@ -185,7 +203,9 @@ impl Task {
             Ok((qmp, _)) if !qmp.version().at_least(MINIMUM.major, MINIMUM.minor) => {
                 let found = qmp.version();
                 let message = format!("QEMU {found} is too old: {MINIMUM} or later is needed");
-                Ok(Transition::Failed { failure: failure(FailureCode::Launch, message) })
+                Ok(Transition::Failed {
+                    failure: failure(FailureCode::Launch, message),
+                })
             }
             Ok(monitor) => {
                 if let Some(vm) = &mut self.vm {
@@ -194,8 +214,12 @@ impl Task {
                 Ok(Transition::Done)
             }
             Err(e) => {
-                let message = self.obituary(&format!("the monitor does not answer: {e}")).await;
-                Ok(Transition::Failed { failure: failure(FailureCode::Launch, message) })
+                let message = self
+                    .obituary(&format!("the monitor does not answer: {e}"))
+                    .await;
+                Ok(Transition::Failed {
+                    failure: failure(FailureCode::Launch, message),
+                })
             }
         }
     }
@@ -205,7 +229,10 @@ impl Task {
         let Some(from) = self.vm.as_ref().and_then(|vm| vm.log_from) else {
             return what.to_owned();
         };
-        let path = self.node.paths.instance_file(&self.id, InstanceFile::QemuLog);
+        let path = self
+            .node
+            .paths
+            .instance_file(&self.id, InstanceFile::QemuLog);
         let read = move || {
             let mut file = std::fs::File::open(path)?;
             let end = file.metadata()?.len();
@@ -216,11 +243,18 @@ impl Task {
         };
         let bytes = blocking(read).await.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        match text.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
+        match text
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+        {
             Some(line) => {
                 // It may hold what a guest had QEMU say.
-                let line: String =
-                    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let line: String = line
+                    .chars()
+                    .map(|c| if c.is_control() { ' ' } else { c })
+                    .collect();
                 format!("{what}: {line}")
             }
             None => what.to_owned(),

@@ -48,7 +48,9 @@ impl Task {
         }
         let mut press = Instant::now();
         loop {
-            let Some(vm) = &mut self.vm else { return Ok(Transition::Exited) };
+            let Some(vm) = &mut self.vm else {
+                return Ok(Transition::Exited);
+            };
             let Some((qmp, events)) = &mut vm.monitor else {
                 return Ok(self.escalate_unless_gone());
             };
@@ -92,8 +94,12 @@ impl Task {
         if !self.reach_monitor().await {
             return self.escalate_unless_gone();
         }
-        let Some(vm) = &self.vm else { return Transition::Exited };
-        let Some((qmp, _)) = &vm.monitor else { return Transition::Escalate };
+        let Some(vm) = &self.vm else {
+            return Transition::Exited;
+        };
+        let Some((qmp, _)) = &vm.monitor else {
+            return Transition::Escalate;
+        };
         let leave = async {
             if let Err(e) = qmp.quit().await {
                 warn!("{e}");
@@ -113,7 +119,9 @@ impl Task {
     pub(super) async fn kill(&mut self) -> Transition {
         let limit = Duration::from_secs(self.node.config.stop.kill_seconds);
         self.limit_stage(limit);
-        let Some(vm) = &self.vm else { return Transition::Exited };
+        let Some(vm) = &self.vm else {
+            return Transition::Exited;
+        };
         vm.process.kill();
         if timeout(limit, vm.process.exited()).await.is_ok() {
             return Transition::Exited;
@@ -139,7 +147,8 @@ impl Task {
         let mut pause = Duration::from_millis(500);
         while let Err(e) = self.try_clean_up(row).await {
             warn!("cannot clean up, trying again: {e}");
-            self.status.send_modify(|s| s.warning = Some(format!("cannot clean up: {e}")));
+            self.status
+                .send_modify(|s| s.warning = Some(format!("cannot clean up: {e}")));
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
         }
@@ -159,8 +168,11 @@ impl Task {
             let _gate = self.node.net_gate.read().await;
             self.node.net.remove_guest(&self.node.guest(row)).await?;
         }
-        let (run, cgroups, name) =
-            (self.node.paths.run(&self.id), self.node.cgroups.clone(), self.id.to_string());
+        let (run, cgroups, name) = (
+            self.node.paths.run(&self.id),
+            self.node.cgroups.clone(),
+            self.id.to_string(),
+        );
         blocking(move || {
             crate::node::remove_known(&run, &socket::ALL)?;
             match cgroups.remove(&name).map_err(std::io::Error::other)? {
@@ -188,7 +200,9 @@ impl Task {
                 Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
                     warn!("{e}");
                     let data = serde_json::json!({ "kind": "directory", "error": e.to_string() });
-                    self.node.events.emit(Some(&self.id), "unknown-left-alone", data);
+                    self.node
+                        .events
+                        .emit(Some(&self.id), "unknown-left-alone", data);
                     return Ok(Transition::Done);
                 }
                 Err(e) => {
@@ -203,7 +217,9 @@ impl Task {
     /// Tells how long the stage may last.
     fn limit_stage(&self, limit: Duration) -> Instant {
         let at = OffsetDateTime::now_utc() + limit;
-        let text = at.format(&time::format_description::well_known::Rfc3339).ok();
+        let text = at
+            .format(&time::format_description::well_known::Rfc3339)
+            .ok();
         self.status.send_modify(|s| s.stage_ends_at = text);
         Instant::now() + limit
     }

@@ -15,8 +15,8 @@ use crate::{
     fault,
     ids::InstanceId,
     life::{
-        Circumstances, Decision, DeleteStep, Desired, Failure, FailureCode, Phase,
-        StartStep, Settled, StopStage, Transition, decide,
+        Circumstances, Decision, DeleteStep, Desired, Failure, FailureCode, Phase, Settled,
+        StartStep, StopStage, Transition, decide,
     },
     node::Node,
     qemu::process::{Process, boot_id},
@@ -68,7 +68,11 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
         warning: None,
     });
     let poke = Arc::new(Notify::new());
-    let handle = Handle { inbox, poke: poke.clone(), status: watcher };
+    let handle = Handle {
+        inbox,
+        poke: poke.clone(),
+        status: watcher,
+    };
     let task = Task {
         node: node.clone(),
         id: row.id.clone(),
@@ -106,7 +110,9 @@ impl Task {
             }
         }
         self.node.forget_task(&self.id);
-        self.node.events.emit(Some(&self.id), "deleted", serde_json::json!({}));
+        self.node
+            .events
+            .emit(Some(&self.id), "deleted", serde_json::json!({}));
         info!("deleted");
     }
 
@@ -132,16 +138,25 @@ impl Task {
                 info!(pid = process.pid(), phase = self.phase.path(), "adopted");
                 let pid = process.pid();
                 if recorded.is_none_or(|p| p.pid != pid) {
-                    self.record_process(&process, self.planned_tap_fd(row).await?).await?;
+                    self.record_process(&process, self.planned_tap_fd(row).await?)
+                        .await?;
                 }
-                self.vm = Some(Vm { process, monitor: None, log_from: None });
+                self.vm = Some(Vm {
+                    process,
+                    monitor: None,
+                    log_from: None,
+                });
                 self.status.send_modify(|s| s.pid = Some(pid));
                 let data = serde_json::json!({ "pid": pid });
                 self.node.events.emit(Some(&self.id), "adopted", data);
                 self.go(&Transition::Found, row).await
             }
             Some(process) => {
-                warn!(pid = process.pid(), phase = self.phase.path(), "a QEMU that should not be");
+                warn!(
+                    pid = process.pid(),
+                    phase = self.phase.path(),
+                    "a QEMU that should not be"
+                );
                 process.kill();
                 process.exited().await;
                 Ok(())
@@ -213,7 +228,12 @@ impl Task {
             .db
             .set_phase(&self.id, &next, Settled::by(transition, &next), restarts)
             .await?;
-        info!(transition = transition.word(), from = self.phase.path(), "{}", next.path());
+        info!(
+            transition = transition.word(),
+            from = self.phase.path(),
+            "{}",
+            next.path()
+        );
         if let Some(failure) = failure_of(&next) {
             warn!(code = ?failure.code, "{}", failure.message);
         }
@@ -250,14 +270,34 @@ impl Task {
                 Err(_) if self.is_unwanted().await => Transition::Delete,
                 Err(failure) => Transition::Failed { failure },
             }),
-            Phase::Starting { step: StartStep::Launch } => self.launch(row).await,
-            Phase::Starting { step: StartStep::Monitor } => self.connect_monitor().await,
-            Phase::Stopping { stage: StopStage::PowerButton, .. } => self.press_power_button().await,
-            Phase::Stopping { stage: StopStage::Quit, .. } => Ok(self.quit().await),
-            Phase::Stopping { stage: StopStage::Kill, .. } => Ok(self.kill().await),
-            Phase::Stopping { stage: StopStage::CleanUp, .. }
-            | Phase::Deleting { step: DeleteStep::CleanUp } => self.clean_up(row).await,
-            Phase::Deleting { step: DeleteStep::Disks } => self.remove_disks().await,
+            Phase::Starting {
+                step: StartStep::Launch,
+            } => self.launch(row).await,
+            Phase::Starting {
+                step: StartStep::Monitor,
+            } => self.connect_monitor().await,
+            Phase::Stopping {
+                stage: StopStage::PowerButton,
+                ..
+            } => self.press_power_button().await,
+            Phase::Stopping {
+                stage: StopStage::Quit,
+                ..
+            } => Ok(self.quit().await),
+            Phase::Stopping {
+                stage: StopStage::Kill,
+                ..
+            } => Ok(self.kill().await),
+            Phase::Stopping {
+                stage: StopStage::CleanUp,
+                ..
+            }
+            | Phase::Deleting {
+                step: DeleteStep::CleanUp,
+            } => self.clean_up(row).await,
+            Phase::Deleting {
+                step: DeleteStep::Disks,
+            } => self.remove_disks().await,
             _ => Ok(Transition::Done),
         }
     }
@@ -299,7 +339,11 @@ impl Task {
             Some(Command::SetPorts(ports, reply)) => {
                 let _ = reply.send(self.set_ports(ports, row).await);
             }
-            Some(Command::Attach { volume, mount, reply }) => {
+            Some(Command::Attach {
+                volume,
+                mount,
+                reply,
+            }) => {
                 let _ = reply.send(self.attach_volume(&volume, mount.as_deref()).await);
             }
             Some(Command::Detach { volume, reply }) => {
@@ -322,6 +366,8 @@ fn failure_of(phase: &Phase) -> Option<&Failure> {
 
 /// A failure with its word.
 pub(super) fn failure(code: FailureCode, message: impl ToString) -> Failure {
-    Failure { code, message: message.to_string() }
+    Failure {
+        code,
+        message: message.to_string(),
+    }
 }
-

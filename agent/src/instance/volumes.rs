@@ -33,13 +33,18 @@ impl Task {
     ) -> Result<(), TaskError> {
         let before = self.node.db.volume(name).await?;
         let had = before.instance.as_ref() == Some(&self.id);
-        self.node.db.attach_volume(name, &self.id, mount, MAX_VOLUMES).await?;
+        self.node
+            .db
+            .attach_volume(name, &self.id, mount, MAX_VOLUMES)
+            .await?;
         if before.state == VolumeState::Creating
             && let Err(e) = create_volume(&self.node, &before).await?
         {
             return Err(TaskError::Refused(e.message));
         }
-        let Some(qmp) = self.live_monitor() else { return Ok(()) };
+        let Some(qmp) = self.live_monitor() else {
+            return Ok(());
+        };
         let result = self.plug(&qmp, &before).await;
         if let Err(e) = &result
             && !had
@@ -78,11 +83,16 @@ impl Task {
     /// Grows a volume; a running guest sees it at once.
     pub(super) async fn grow_volume(&mut self, name: &str, mib: u64) -> Result<(), TaskError> {
         let volume = self.node.db.volume(name).await?;
-        self.node.db.grow_volume(&volume.id, mib, self.node.capacity).await?;
+        self.node
+            .db
+            .grow_volume(&volume.id, mib, self.node.capacity)
+            .await?;
         let volume = VolumeRow { mib, ..volume };
         let size = volume_size(&volume);
         match self.live_monitor() {
-            Some(qmp) => Ok(qmp.block_resize(&node_name(&volume.id), size.bytes()).await?),
+            Some(qmp) => Ok(qmp
+                .block_resize(&node_name(&volume.id), size.bytes())
+                .await?),
             // QEMU has it open and does not answer: it gets its size on the next
             // occasion, at the latest with the next start.
             None if self.vm.is_some() => Ok(()),
@@ -105,7 +115,9 @@ impl Task {
     /// Makes a running QEMU have the volumes of the record, with their sizes: what
     /// a killed agent began is finished.
     pub(super) async fn match_volumes(&mut self) -> Result<Result<(), TaskError>, DbError> {
-        let Some(qmp) = self.live_monitor() else { return Ok(Ok(())) };
+        let Some(qmp) = self.live_monitor() else {
+            return Ok(Ok(()));
+        };
         let wanted = self.node.db.volumes_of(&self.id).await?;
         Ok(self.try_match_volumes(&qmp, &wanted).await)
     }
@@ -131,9 +143,10 @@ impl Task {
                 None => {}
             }
         }
-        let unwanted = nodes.iter().filter_map(|n| volume_of(&n.name)).filter(|id| {
-            !wanted.iter().any(|v| v.id == *id)
-        });
+        let unwanted = nodes
+            .iter()
+            .filter_map(|n| volume_of(&n.name))
+            .filter(|id| !wanted.iter().any(|v| v.id == *id));
         for id in unwanted {
             warn!("QEMU has volume {id}, which is not the instance's");
             self.unplug(qmp, id).await?;
@@ -151,19 +164,36 @@ impl Task {
     async fn plug(&self, qmp: &qmp::Qmp, volume: &VolumeRow) -> Result<(), TaskError> {
         let name = node_name(&volume.id);
         let ports = ports(qmp).await?;
-        if ports.iter().any(|p| p.device.as_deref() == Some(&device_name(&volume.id))) {
+        if ports
+            .iter()
+            .any(|p| p.device.as_deref() == Some(&device_name(&volume.id)))
+        {
             return Ok(());
         }
-        let free = ports.iter().filter(|p| p.device.is_none()).map(|p| p.slot).min();
+        let free = ports
+            .iter()
+            .filter(|p| p.device.is_none())
+            .map(|p| p.slot)
+            .min();
         let slot = free.ok_or_else(|| {
             TaskError::Refused("the machine has no free slot; the next start makes room".into())
         })?;
         // What a try that was cut off left.
-        for left in nodes(qmp).await?.iter().filter(|n| is_of(&n.name, &volume.id)).rev() {
+        for left in nodes(qmp)
+            .await?
+            .iter()
+            .filter(|n| is_of(&n.name, &volume.id))
+            .rev()
+        {
             qmp.blockdev_del(&left.name).await?;
         }
         let set = HOTPLUG_FDSET + u32::try_from(slot).unwrap_or(u32::MAX - HOTPLUG_FDSET);
-        if qmp.fd_sets().await?.iter().any(|s| s.fdset_id == i64::from(set)) {
+        if qmp
+            .fd_sets()
+            .await?
+            .iter()
+            .any(|s| s.fdset_id == i64::from(set))
+        {
             qmp.remove_fd(set).await?;
         }
         let path = self.node.paths.volume(&volume.id);
@@ -214,9 +244,9 @@ fn device_name(id: &str) -> String {
 
 /// Whether a block node is one of the volume's two.
 fn is_of(node: &str, id: &str) -> bool {
-    node.strip_prefix("vol-").and_then(|n| n.strip_prefix(id)).is_some_and(|n| {
-        n.is_empty() || n == "-file"
-    })
+    node.strip_prefix("vol-")
+        .and_then(|n| n.strip_prefix(id))
+        .is_some_and(|n| n.is_empty() || n == "-file")
 }
 
 /// The volume whose (upper) node this is.
@@ -235,7 +265,10 @@ async fn nodes(qmp: &qmp::Qmp) -> Result<Vec<Node>, TaskError> {
         .into_iter()
         .filter_map(|n| {
             let bytes = u64::try_from(n.image.base.virtual_size).unwrap_or(0);
-            Some(Node { name: n.node_name?, bytes })
+            Some(Node {
+                name: n.node_name?,
+                bytes,
+            })
         })
         .collect())
 }
@@ -291,7 +324,10 @@ mod tests {
         let expected = [(0, Some("vol-ab-dev")), (1, None), (2, Some("")), (3, None)];
         let expected: Vec<_> = expected
             .into_iter()
-            .map(|(slot, d)| Port { slot, device: d.map(str::to_owned) })
+            .map(|(slot, d)| Port {
+                slot,
+                device: d.map(str::to_owned),
+            })
             .collect();
         assert_eq!(ports_of(&answer), expected);
         assert_eq!(ports_of(&json!({"lies": 1})), []);
@@ -299,7 +335,12 @@ mod tests {
 
     #[test]
     fn nodes_of_a_volume_are_told_from_those_of_another() {
-        let table = [("vol-ab", true), ("vol-ab-file", true), ("vol-abc", false), ("root", false)];
+        let table = [
+            ("vol-ab", true),
+            ("vol-ab-file", true),
+            ("vol-abc", false),
+            ("root", false),
+        ];
         for (node, ours) in table {
             assert_eq!(is_of(node, "ab"), ours, "{node}");
         }

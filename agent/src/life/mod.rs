@@ -297,7 +297,10 @@ impl Phase {
     /// Whether a QEMU may exist, and with it the guest's part of the host's network.
     #[must_use]
     pub fn has_network(&self) -> bool {
-        matches!(self, Self::Starting { .. } | Self::Running | Self::Stopping { .. })
+        matches!(
+            self,
+            Self::Starting { .. } | Self::Running | Self::Stopping { .. }
+        )
     }
 
     /// A word for tables and events.

@@ -55,11 +55,16 @@ fn close_on_exec_but(planned: i32) -> io::Result<()> {
     let last = FIRST_FD.saturating_add(planned);
     for entry in fs::read_dir("/proc/self/fd")? {
         let name = entry?.file_name();
-        let Some(number) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Some(number) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
         if number <= 2 || (FIRST_FD..last).contains(&number) {
             continue;
         }
-        #[allow(unsafe_code, reason = "a descriptor that nothing here owns has only a number")]
+        #[allow(
+            unsafe_code,
+            reason = "a descriptor that nothing here owns has only a number"
+        )]
         // SAFETY: there is one thread; the number was just listed, and the only one
         // that is closed meanwhile is that of the listing, which is at its end then.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };

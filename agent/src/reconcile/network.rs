@@ -50,7 +50,13 @@ pub async fn wanted(node: &Node) -> Result<Vec<(InstanceRow, net::GuestSpec)>, D
 /// before its tap is made until QEMU is gone. Pure.
 #[must_use]
 pub fn belongs(phase: &Phase) -> bool {
-    let cleaning = matches!(phase, Phase::Stopping { stage: StopStage::CleanUp, .. });
+    let cleaning = matches!(
+        phase,
+        Phase::Stopping {
+            stage: StopStage::CleanUp,
+            ..
+        }
+    );
     phase.has_network() && !cleaning
 }
 
@@ -66,13 +72,18 @@ pub async fn once(node: &Arc<Node>) -> Result<(), ReconcileError> {
     let repairs = node.net.reconcile(&guests).await?;
     drop(gate);
     for index in &repairs.missing_taps {
-        let holder = wanted.iter().find(|(row, _)| net::GuestIndex(row.slot) == *index);
+        let holder = wanted
+            .iter()
+            .find(|(row, _)| net::GuestIndex(row.slot) == *index);
         if let Some(task) = holder.and_then(|(row, _)| node.task(&row.id)) {
             task.repair_tap();
         }
     }
     // Taps are their tasks' to tell of.
-    let told = net::Repairs { missing_taps: Vec::new(), ..repairs };
+    let told = net::Repairs {
+        missing_taps: Vec::new(),
+        ..repairs
+    };
     if !told.is_clean() {
         info!("the network was repaired: {told:?}");
         let data = json!({
@@ -118,7 +129,8 @@ pub async fn keep(node: Arc<Node>) {
                 // The rest of the burst.
                 while let Some(watch) = &mut watch
                     && let Ok(Some(_)) = timeout(Duration::from_millis(1), watch.next()).await
-                {}
+                {
+                }
             }
             Some(None) => {
                 watch = None;
@@ -139,17 +151,45 @@ mod tests {
 
     #[test]
     fn the_network_has_a_guest_as_long_as_a_qemu_may_live() {
-        let stopping = |stage| Phase::Stopping { stage, then: Then::Restart };
+        let stopping = |stage| Phase::Stopping {
+            stage,
+            then: Then::Restart,
+        };
         let table = [
-            (Phase::Preparing { step: PrepareStep::Seed }, false),
-            (Phase::Starting { step: StartStep::Launch }, true),
-            (Phase::Starting { step: StartStep::Monitor }, true),
+            (
+                Phase::Preparing {
+                    step: PrepareStep::Seed,
+                },
+                false,
+            ),
+            (
+                Phase::Starting {
+                    step: StartStep::Launch,
+                },
+                true,
+            ),
+            (
+                Phase::Starting {
+                    step: StartStep::Monitor,
+                },
+                true,
+            ),
             (Phase::Running, true),
             (stopping(StopStage::PowerButton), true),
             (stopping(StopStage::Kill), true),
             (stopping(StopStage::CleanUp), false),
-            (Phase::Stopped { reason: StopReason::Requested }, false),
-            (Phase::Deleting { step: DeleteStep::CleanUp }, false),
+            (
+                Phase::Stopped {
+                    reason: StopReason::Requested,
+                },
+                false,
+            ),
+            (
+                Phase::Deleting {
+                    step: DeleteStep::CleanUp,
+                },
+                false,
+            ),
         ];
         for (phase, expected) in table {
             assert_eq!(belongs(&phase), expected, "{}", phase.path());

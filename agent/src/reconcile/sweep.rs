@@ -61,8 +61,11 @@ pub fn sort(marked: &[Marked], recorded: &HashMap<String, Option<i32>>) -> Sorte
                 Some(other) => {
                     let better = *known == Some(process.pid)
                         || (*known != Some(other) && process.pid < other);
-                    let (kept, surplus) =
-                        if better { (process.pid, other) } else { (other, process.pid) };
+                    let (kept, surplus) = if better {
+                        (process.pid, other)
+                    } else {
+                        (other, process.pid)
+                    };
                     sorted.owned.insert(process.instance.clone(), kept);
                     sorted.orphans.push(surplus);
                 }
@@ -76,11 +79,17 @@ pub fn sort(marked: &[Marked], recorded: &HashMap<String, Option<i32>>) -> Sorte
 pub async fn kill(pids: &[i32]) -> Vec<Orphan> {
     let mut killed = Vec::new();
     for &pid in pids {
-        let Ok(process) = Process::open(pid) else { continue };
+        let Ok(process) = Process::open(pid) else {
+            continue;
+        };
         process.kill();
         let gone = tokio::time::timeout(KILL_LIMIT, process.exited()).await;
         let outcome = gone.map_err(|_| format!("still alive after {} s", KILL_LIMIT.as_secs()));
-        killed.push(Orphan { kind: "process", what: format!("QEMU {pid}"), outcome });
+        killed.push(Orphan {
+            kind: "process",
+            what: format!("QEMU {pid}"),
+            outcome,
+        });
     }
     killed
 }
@@ -91,10 +100,17 @@ pub async fn files(node: &Arc<Node>, rows: &[InstanceRow]) -> io::Result<Vec<Orp
     let volumes = node.db.volumes().await.map_err(io::Error::other)?;
     let ids: HashSet<String> = rows.iter().map(|r| r.id.to_string()).collect();
     // A run directory belongs to a QEMU; who has none needs no sockets.
-    let live = |r: &&InstanceRow| r.phase.has_network() || matches!(r.phase, Phase::Deleting { .. });
-    let runs: HashSet<String> =
-        rows.iter().filter(live).map(|r| r.id.short().to_owned()).collect();
-    let volumes: HashSet<String> = volumes.into_iter().map(|v| format!("{}.qcow2", v.id)).collect();
+    let live =
+        |r: &&InstanceRow| r.phase.has_network() || matches!(r.phase, Phase::Deleting { .. });
+    let runs: HashSet<String> = rows
+        .iter()
+        .filter(live)
+        .map(|r| r.id.short().to_owned())
+        .collect();
+    let volumes: HashSet<String> = volumes
+        .into_iter()
+        .map(|v| format!("{}.qcow2", v.id))
+        .collect();
     let node = node.clone();
     blocking(move || {
         let mut found = Vec::new();
@@ -103,7 +119,13 @@ pub async fn files(node: &Arc<Node>, rows: &[InstanceRow]) -> io::Result<Vec<Orp
             found.extend(orphan_dir("run directory", &path, &runs, 16, &socket::ALL));
         }
         for path in list(&paths.instances())? {
-            found.extend(orphan_dir("instance", &path, &ids, 64, &InstanceFile::names()));
+            found.extend(orphan_dir(
+                "instance",
+                &path,
+                &ids,
+                64,
+                &InstanceFile::names(),
+            ));
         }
         for path in list(&paths.volumes())? {
             found.extend(orphan_volume(&path, &volumes));
@@ -118,18 +140,31 @@ pub async fn files(node: &Arc<Node>, rows: &[InstanceRow]) -> io::Result<Vec<Orp
 /// What there is on disk although the database is new: somebody's disks, whose
 /// records were lost. Nothing may be removed then.
 pub fn without_records(node_paths: &crate::node::Paths) -> io::Result<Option<PathBuf>> {
-    let dirs = list(&node_paths.instances())?.into_iter().filter(|p| is_hex(name(p), 64));
-    let volumes = list(&node_paths.volumes())?.into_iter().filter(|p| volume_id(name(p)).is_some());
+    let dirs = list(&node_paths.instances())?
+        .into_iter()
+        .filter(|p| is_hex(name(p), 64));
+    let volumes = list(&node_paths.volumes())?
+        .into_iter()
+        .filter(|p| volume_id(name(p)).is_some());
     Ok(dirs.chain(volumes).next())
 }
 
 /// Tells of what was found.
 pub fn report(node: &Node, found: &[Orphan]) {
-    for Orphan { kind, what, outcome } in found {
+    for Orphan {
+        kind,
+        what,
+        outcome,
+    } in found
+    {
         match outcome {
             Ok(()) => {
                 warn!("removed: {kind} {what}, which no record owns");
-                node.events.emit(None, "orphan-removed", json!({ "kind": kind, "what": what }));
+                node.events.emit(
+                    None,
+                    "orphan-removed",
+                    json!({ "kind": kind, "what": what }),
+                );
             }
             Err(e) => {
                 warn!("left alone: {kind} {what}: {e}");
@@ -145,13 +180,17 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
-    let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut paths = entries
+        .map(|e| e.map(|e| e.path()))
+        .collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
 
 fn name(path: &Path) -> &str {
-    path.file_name().and_then(|n| n.to_str()).unwrap_or_default()
+    path.file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default()
 }
 
 fn is_hex(name: &str, digits: usize) -> bool {
@@ -164,7 +203,11 @@ fn volume_id(name: &str) -> Option<&str> {
 
 fn unknown(kind: &'static str, path: &Path) -> Orphan {
     let outcome = Err("not recognisably the agent's".into());
-    Orphan { kind, what: path.display().to_string(), outcome }
+    Orphan {
+        kind,
+        what: path.display().to_string(),
+        outcome,
+    }
 }
 
 /// A directory named by so many digits that is nobody's goes, with the files that
@@ -184,7 +227,11 @@ fn orphan_dir(
         return Some(unknown(kind, path));
     }
     let outcome = remove_known(path, files).map_err(|e| e.to_string());
-    Some(Orphan { kind, what: path.display().to_string(), outcome })
+    Some(Orphan {
+        kind,
+        what: path.display().to_string(),
+        outcome,
+    })
 }
 
 fn orphan_volume(path: &Path, owned: &HashSet<String>) -> Option<Orphan> {
@@ -198,7 +245,11 @@ fn orphan_volume(path: &Path, owned: &HashSet<String>) -> Option<Orphan> {
         return Some(unknown(kind, path));
     }
     let outcome = fs::remove_file(path).map_err(|e| e.to_string());
-    Some(Orphan { kind, what: path.display().to_string(), outcome })
+    Some(Orphan {
+        kind,
+        what: path.display().to_string(),
+        outcome,
+    })
 }
 
 fn cgroups(node: &Node, ids: &HashSet<String>) -> Vec<Orphan> {
@@ -222,7 +273,11 @@ fn cgroups(node: &Node, ids: &HashSet<String>) -> Vec<Orphan> {
                 Err(e) => Err(e.to_string()),
             }
         };
-        found.push(Orphan { kind: "cgroup", what: group, outcome });
+        found.push(Orphan {
+            kind: "cgroup",
+            what: group,
+            outcome,
+        });
     }
     found
 }
@@ -236,10 +291,14 @@ fn images(node: &Node) -> Vec<Orphan> {
         }
     };
     let kind = "image left-over";
-    let removed = report.removed.iter().map(|path| {
-        Orphan { kind, what: path.display().to_string(), outcome: Ok(()) }
+    let removed = report.removed.iter().map(|path| Orphan {
+        kind,
+        what: path.display().to_string(),
+        outcome: Ok(()),
     });
-    removed.chain(report.unknown.iter().map(|path| unknown("image", path))).collect()
+    removed
+        .chain(report.unknown.iter().map(|path| unknown("image", path)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -247,7 +306,10 @@ mod tests {
     use super::*;
 
     fn marked(pid: i32, instance: &str) -> Marked {
-        Marked { pid, instance: instance.into() }
+        Marked {
+            pid,
+            instance: instance.into(),
+        }
     }
 
     #[test]
@@ -257,12 +319,23 @@ mod tests {
             ("b".to_owned(), None),
             ("c".to_owned(), Some(1)),
         ]);
-        let found =
-            [marked(5, "a"), marked(7, "a"), marked(9, "b"), marked(8, "b"), marked(3, "x")];
+        let found = [
+            marked(5, "a"),
+            marked(7, "a"),
+            marked(9, "b"),
+            marked(8, "b"),
+            marked(3, "x"),
+        ];
         let sorted = sort(&found, &recorded);
-        assert_eq!(sorted.owned, HashMap::from([("a".into(), 7), ("b".into(), 8)]));
+        assert_eq!(
+            sorted.owned,
+            HashMap::from([("a".into(), 7), ("b".into(), 8)])
+        );
         assert_eq!(sorted.orphans, [5, 9, 3]);
-        assert_eq!(sort(&[marked(7, "a"), marked(5, "a")], &recorded).orphans, [5]);
+        assert_eq!(
+            sort(&[marked(7, "a"), marked(5, "a")], &recorded).orphans,
+            [5]
+        );
     }
 
     #[test]

@@ -28,13 +28,20 @@ struct Measured {
 pub(super) async fn decide(config: &Config) -> Accel {
     let accel = if config.qemu.accel == AccelSetting::Tcg {
         // Whatever KVM is, it is not asked for.
-        let kvm = Kvm::Missing { why: "not looked for".into() };
+        let kvm = Kvm::Missing {
+            why: "not looked for".into(),
+        };
         let reason = "TCG as configured".to_owned();
-        Accel { reason, ..choose(AccelSetting::Tcg, &kvm) }
+        Accel {
+            reason,
+            ..choose(AccelSetting::Tcg, &kvm)
+        }
     } else {
         let path = config.run_dir.join("kvm.json");
         let measured = tokio::task::spawn_blocking(move || measured(&path)).await;
-        let kvm = measured.unwrap_or_else(|e| Kvm::Broken { what: e.to_string() });
+        let kvm = measured.unwrap_or_else(|e| Kvm::Broken {
+            what: e.to_string(),
+        });
         choose(config.qemu.accel, &kvm)
     };
     if accel.warning {
@@ -48,7 +55,9 @@ pub(super) async fn decide(config: &Config) -> Accel {
 fn measured(path: &PathBuf) -> Kvm {
     let boot_id = boot_id();
     let agent = env!("CARGO_PKG_VERSION").to_owned();
-    let known = std::fs::read(path).ok().and_then(|t| serde_json::from_slice::<Measured>(&t).ok());
+    let known = std::fs::read(path)
+        .ok()
+        .and_then(|t| serde_json::from_slice::<Measured>(&t).ok());
     if let Some(known) = known
         && known.boot_id == boot_id
         && known.agent == agent
@@ -56,7 +65,11 @@ fn measured(path: &PathBuf) -> Kvm {
     {
         return known.kvm;
     }
-    let measured = Measured { boot_id, agent, kvm: kvm::probe(Path::new(kvm::DEVICE)) };
+    let measured = Measured {
+        boot_id,
+        agent,
+        kvm: kvm::probe(Path::new(kvm::DEVICE)),
+    };
     if let Ok(text) = serde_json::to_vec(&measured)
         && let Err(e) = write_atomically(path, &text, 0o600)
     {
@@ -85,10 +98,16 @@ mod tests {
         assert_eq!(stored.kvm, first);
         // A stored value is taken as it is, whatever a new measurement would say.
         if matches!(first, Kvm::Emulated { .. } | Kvm::Hardware { .. }) {
-            let told = Measured { kvm: Kvm::Hardware { mips: 1234.5 }, ..stored };
+            let told = Measured {
+                kvm: Kvm::Hardware { mips: 1234.5 },
+                ..stored
+            };
             std::fs::write(&path, serde_json::to_vec(&told).unwrap()).unwrap();
             assert_eq!(measured(&path), told.kvm);
-            let old = Measured { boot_id: "another".into(), ..told };
+            let old = Measured {
+                boot_id: "another".into(),
+                ..told
+            };
             std::fs::write(&path, serde_json::to_vec(&old).unwrap()).unwrap();
             assert_ne!(measured(&path), Kvm::Hardware { mips: 1234.5 });
         }

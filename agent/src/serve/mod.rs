@@ -35,8 +35,7 @@ use crate::{
     config::Config,
     db::Db,
     events::Events,
-    host, images,
-    instance,
+    host, images, instance,
     node::{Node, Paths, blocking},
     ops,
     qemu::process,
@@ -85,11 +84,17 @@ async fn serve_status(
     node: &Arc<Node>,
     stopped: watch::Receiver<bool>,
 ) -> Result<tokio::task::JoinHandle<()>, ServeError> {
-    let Some(address) = node.config.api.status_listen else { return Ok(tokio::spawn(async {})) };
+    let Some(address) = node.config.api.status_listen else {
+        return Ok(tokio::spawn(async {}));
+    };
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| ServeError::StatusPage { address, source })?;
-    Ok(tokio::spawn(api::serve_status(node.clone(), listener, until(stopped))))
+    Ok(tokio::spawn(api::serve_status(
+        node.clone(),
+        listener,
+        until(stopped),
+    )))
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
@@ -122,8 +127,10 @@ async fn open(
     let guests: Vec<_> = wanted.into_iter().map(|(_, guest)| guest).collect();
     node.net.start(&guests).await?;
 
-    let recorded: HashMap<_, _> =
-        rows.iter().map(|r| (r.id.to_string(), r.process.as_ref().map(|p| p.pid))).collect();
+    let recorded: HashMap<_, _> = rows
+        .iter()
+        .map(|r| (r.id.to_string(), r.process.as_ref().map(|p| p.pid)))
+        .collect();
     let marked = scan.await.map_err(io::Error::other)?;
     let sorted = sweep::sort(&marked, &recorded);
     let killed = sweep::kill(&sorted.orphans).await;
@@ -132,7 +139,10 @@ async fn open(
         instance::spawn(&node, row, sorted.owned.get(row.id.as_str()).copied());
     }
     let (count, ms) = (rows.len(), began.elapsed().as_millis());
-    info!("{count} instances taken up, {} with a QEMU, after {ms} ms", sorted.owned.len());
+    info!(
+        "{count} instances taken up, {} with a QEMU, after {ms} ms",
+        sorted.owned.len()
+    );
 
     // Before requests are taken: what is being created is nobody's yet.
     match sweep::files(&node, &rows).await {
@@ -153,11 +163,21 @@ async fn build(
     accel: host::accel::Accel,
     mark: &str,
 ) -> Result<Node, ServeError> {
-    let prefix = config.network.prefix.as_deref().ok_or(ServeError::NoPrefix)?;
+    let prefix = config
+        .network
+        .prefix
+        .as_deref()
+        .ok_or(ServeError::NoPrefix)?;
     let bad = |key| move |source| ServeError::Network { key, source };
     let prefix: net::Prefix = prefix.parse().map_err(bad("network.prefix"))?;
     let ipv4 = if config.network.ipv4_nat {
-        Some(config.network.ipv4_pool.parse().map_err(bad("network.ipv4_pool"))?)
+        Some(
+            config
+                .network
+                .ipv4_pool
+                .parse()
+                .map_err(bad("network.ipv4_pool"))?,
+        )
     } else {
         None
     };
@@ -174,12 +194,15 @@ async fn build(
     };
     let net = net::HostNet::open(spec).await?;
     let images = paths.images();
-    let max_image_size = disk::ByteSize::from_mib(u32::try_from(config.images.max_mib).unwrap_or(u32::MAX));
-    let options = disk::StoreOptions { max_image_size, ..disk::StoreOptions::default() };
-    let store = blocking(move || {
-        Ok::<_, ServeError>(disk::ImageStore::open_with(&images, options)?)
-    })
-    .await?;
+    let max_image_size =
+        disk::ByteSize::from_mib(u32::try_from(config.images.max_mib).unwrap_or(u32::MAX));
+    let options = disk::StoreOptions {
+        max_image_size,
+        ..disk::StoreOptions::default()
+    };
+    let store =
+        blocking(move || Ok::<_, ServeError>(disk::ImageStore::open_with(&images, options)?))
+            .await?;
     // Named by the node: two agents may share a host.
     let cgroups = Cgroups::discover(&format!("{CGROUP}-{mark}"))?;
     if let Some(why) = cgroups.unavailable() {
@@ -223,10 +246,18 @@ fn directories(config: &Config, paths: &Paths) -> Result<(), ServeError> {
             .recursive(true)
             .mode(mode)
             .create(path)
-            .map_err(|source| ServeError::File { path: path.to_owned(), source })
+            .map_err(|source| ServeError::File {
+                path: path.to_owned(),
+                source,
+            })
     };
     make(&config.run_dir, 0o711)?;
-    for dir in [&config.state_dir, &paths.instances(), &paths.volumes(), &paths.runs()] {
+    for dir in [
+        &config.state_dir,
+        &paths.instances(),
+        &paths.volumes(),
+        &paths.runs(),
+    ] {
         make(dir, 0o700)?;
     }
     Ok(())
@@ -235,7 +266,10 @@ fn directories(config: &Config, paths: &Paths) -> Result<(), ServeError> {
 /// One agent for one state directory.
 fn lock(state_dir: &Path) -> Result<File, ServeError> {
     let path = state_dir.join("lock");
-    let fail = |source| ServeError::File { path: path.clone(), source };
+    let fail = |source| ServeError::File {
+        path: path.clone(),
+        source,
+    };
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -244,9 +278,9 @@ fn lock(state_dir: &Path) -> Result<File, ServeError> {
         .map_err(fail)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(ServeError::Locked { state_dir: state_dir.to_owned() })
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Locked {
+            state_dir: state_dir.to_owned(),
+        }),
         Err(e) => Err(fail(e.into())),
     }
 }
@@ -254,7 +288,10 @@ fn lock(state_dir: &Path) -> Result<File, ServeError> {
 /// The API's socket: root's, and the configured group's.
 fn listen(config: &Config) -> Result<UnixListener, ServeError> {
     let path = config.socket();
-    let fail = |source| ServeError::File { path: path.clone(), source };
+    let fail = |source| ServeError::File {
+        path: path.clone(),
+        source,
+    };
     match fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
         _ => {}

@@ -4,7 +4,9 @@ use std::os::unix::{ffi::OsStrExt, net::UnixDatagram};
 
 /// Sends `state` to the socket that the environment names. Nobody there is fine.
 pub(super) fn tell(state: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     if let Err(e) = send(name.as_bytes(), state) {
         tracing::warn!("the service manager cannot be told {state}: {e}");
     }
@@ -16,7 +18,9 @@ fn send(name: &[u8], state: &str) -> std::io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name))?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+    UnixDatagram::unbound()?
+        .send_to_addr(state.as_bytes(), &address)
+        .map(drop)
 }
 
 #[cfg(test)]
