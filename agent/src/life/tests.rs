@@ -265,22 +265,7 @@ fn illegal_transitions_are_refused_by_name() {
 /// a deletion can end it.
 #[test]
 fn everything_reachable_round_trips_and_can_be_deleted() {
-    let transitions = [
-        Transition::Done,
-        Transition::Prepare,
-        Transition::Start,
-        Transition::Stop { force: false },
-        Transition::Stop { force: true },
-        Transition::Restart { force: false },
-        Transition::Delete,
-        Transition::Escalate,
-        Transition::Exited,
-        Transition::Died { failure: failure() },
-        Transition::PoweredOff,
-        Transition::Failed { failure: failure() },
-        Transition::Found,
-        Transition::Absent,
-    ];
+    let transitions = transitions();
     let mut seen = HashSet::new();
     let mut queue = VecDeque::from([Phase::Preparing {
         step: PrepareStep::Image,
@@ -316,4 +301,85 @@ fn everything_reachable_round_trips_and_can_be_deleted() {
         Phase::PATHS.len(),
         "every named phase is reachable"
     );
+}
+
+/// docs/lifecycle.md draws each way from phase to phase, and no other.
+#[test]
+fn the_diagram_is_the_code() {
+    let reason = StopReason::Requested;
+    let mut phases = vec![
+        Phase::Running,
+        Phase::Stopped { reason },
+        Phase::Failed { failure: failure() },
+        Phase::BackingOff {
+            attempt: 1,
+            until: NOW,
+            failure: failure(),
+        },
+    ];
+    use {DeleteStep as D, PrepareStep as P, StartStep as S, StopStage as T};
+    phases
+        .extend([P::Image, P::RootDisk, P::Volumes, P::Seed].map(|step| Phase::Preparing { step }));
+    phases.extend([S::Launch, S::Monitor].map(|step| Phase::Starting { step }));
+    phases.extend([D::CleanUp, D::Disks, D::Record].map(|step| Phase::Deleting { step }));
+    for then in [
+        Then::Stay { reason },
+        Then::Restart,
+        Then::BackOff { failure: failure() },
+    ] {
+        let stages = [T::PowerButton, T::Quit, T::Kill, T::CleanUp];
+        phases.extend(stages.map(|stage| Phase::Stopping {
+            stage,
+            then: then.clone(),
+        }));
+    }
+    let mut coded = std::collections::BTreeSet::new();
+    for phase in &phases {
+        for transition in transitions() {
+            for wanted in [true, false] {
+                if let Ok(next) = phase.apply(&transition, circumstances(wanted)) {
+                    coded.insert(format!(
+                        "{} {} {}",
+                        phase.word(),
+                        transition.word(),
+                        next.word()
+                    ));
+                }
+            }
+        }
+    }
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/lifecycle.md");
+    let docs = std::fs::read_to_string(docs)
+        .unwrap()
+        .replace("backing_off", "backing-off");
+    let mut drawn = std::collections::BTreeSet::new();
+    for line in docs.lines().filter(|l| !l.contains("[*]")) {
+        let Some((from, rest)) = line.split_once(" --> ") else {
+            continue;
+        };
+        let (to, labels) = rest.split_once(" : ").unwrap();
+        for label in labels.split(", ") {
+            drawn.insert(format!("{} {label} {to}", from.trim()));
+        }
+    }
+    assert_eq!(drawn, coded);
+}
+
+fn transitions() -> Vec<Transition> {
+    vec![
+        Transition::Done,
+        Transition::Prepare,
+        Transition::Start,
+        Transition::Stop { force: false },
+        Transition::Stop { force: true },
+        Transition::Restart { force: false },
+        Transition::Delete,
+        Transition::Escalate,
+        Transition::Exited,
+        Transition::Died { failure: failure() },
+        Transition::PoweredOff,
+        Transition::Failed { failure: failure() },
+        Transition::Found,
+        Transition::Absent,
+    ]
 }
