@@ -82,9 +82,11 @@ pub(super) async fn attach(
         let message = format!("this path is for connections with Upgrade: {CONSOLE_PROTOCOL}");
         return Err(OpError::new(ErrorCode::UpgradeRequired, message).into());
     }
-    let mut console = console::attach(&node, &instance).await?;
+    let console = console::attach(&node, &instance).await?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
+        // The whole of it, not the line alone: it is ours until this ends.
+        let mut console = console;
         match upgrade.await {
             Ok(connection) => {
                 let mut caller = TokioIo::new(connection);

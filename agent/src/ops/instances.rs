@@ -120,8 +120,9 @@ pub async fn create(
         Some(id) => id,
         None => InstanceId::random().map_err(|e| OpError::internal(e.to_string()))?,
     };
-    let node = node.clone();
+    let (node, keyed) = (node.clone(), key.is_some());
     detached(async move {
+        let asked = checked.spec.clone();
         let new = NewInstance {
             checked,
             id: id.clone(),
@@ -129,7 +130,16 @@ pub async fn create(
             capacity: node.capacity,
             slots: node.config.qemu.uid_count,
         };
-        let row = node.db.insert_instance(new).await?;
+        let row = match node.db.insert_instance(new).await {
+            Ok(row) => row,
+            Err(e) => {
+                // The same request may have been quicker than this one.
+                return match node.db.instance(&id).await {
+                    Ok(row) if keyed => repeated(&node, &row, &asked).await,
+                    _ => Err(e.into()),
+                };
+            }
+        };
         instance::spawn(&node, &row, None);
         let data = serde_json::json!({ "name": row.name.as_str() });
         node.events.emit(Some(&id), "created", data);

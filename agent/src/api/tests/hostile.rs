@@ -105,7 +105,7 @@ fn bodies() -> Vec<Case> {
         case(
             "half a surrogate",
             with_text("name", "\"\\ud800\""),
-            "surrogate",
+            "hex escape",
         ),
         case("wrong type", with("name", json!(5)), "string"),
         case(
@@ -449,23 +449,19 @@ async fn hostile_requests_are_refused_and_change_nothing() {
     let before = bench.records();
     let cases: Vec<_> = bodies().into_iter().chain(paths()).collect();
     assert!(cases.len() >= 40, "{}", cases.len());
+    let mut wrong = Vec::new();
     for case in cases {
         let answer = bench.send(case.method, case.path, &case.body).await;
-        let name = case.name;
-        assert_eq!(answer.status, case.status, "{name}: {answer:?}");
-        assert_eq!(
-            answer.code().as_deref(),
-            Some(case.code),
-            "{name}: {answer:?}"
-        );
-        assert!(answer.body.contains(case.says), "{name}: {answer:?}");
-        assert!(
-            answer.body.len() < 1024,
-            "{name}: an error is short: {}",
-            answer.body.len()
-        );
-        assert_eq!(bench.records(), before, "{name}");
+        let right = answer.status == case.status
+            && answer.code().as_deref() == Some(case.code)
+            && answer.body.contains(case.says)
+            && answer.body.len() < 1024
+            && bench.records() == before;
+        if !right {
+            wrong.push(format!("{}: {answer:?}", case.name));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
