@@ -47,7 +47,7 @@ impl Set {
             Self::Sources => "type ifname . ipv6_addr;",
             Self::Sources4 => "type ifname . ipv4_addr;",
             Self::Ports => "type ifname . inet_proto . inet_service;",
-            Self::Ranges => "type ifname . inet_proto . inet_service; flags interval;",
+            Self::Ranges => "type ifname . inet_proto . inet_service;\n\t\tflags interval;",
             Self::Ranged | Self::Uplinks => "type ifname;",
         }
     }

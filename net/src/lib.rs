@@ -27,5 +27,7 @@ pub use ipv4::{GuestIpv4, Ipv4Pool};
 pub use port::{PortRule, Proto};
 pub use watch::{Change, Watch};
 
+#[doc(hidden)] // for fuzzing
+pub use nft::listing_is_stable;
 #[doc(hidden)] // for the guests of tests and benchmarks
 pub use tap::create as create_tap;

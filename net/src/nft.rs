@@ -145,6 +145,14 @@ impl Rules {
     }
 }
 
+/// Whether a listing that can be read is still the same when it is read once more; `None` of one that cannot.
+#[must_use]
+pub fn listing_is_stable(json: &[u8]) -> Option<bool> {
+    let rules = Rules::parse(json).ok()?;
+    let again = serde_json::json!({ "nftables": rules.0 }).to_string();
+    Some(Rules::parse(again.as_bytes()).ok() == Some(rules))
+}
+
 /// Takes away handles, counts, and the elements that an old nft lists even when told not to.
 fn strip(value: &mut Value) {
     match value {

@@ -42,8 +42,10 @@ impl Ruleset<'_> {
         }
         let mut text = format!("table inet {table} {{}}\ndelete table inet {table}\n");
         let _ = writeln!(text, "table inet {table} {{");
-        for set in Set::ALL {
-            let _ = writeln!(text, "\tset {} {{\n\t\t{}", set.name(), set.declaration());
+        for (n, set) in Set::ALL.into_iter().enumerate() {
+            let gap = if n == 0 { "" } else { "\n" };
+            let (name, declaration) = (set.name(), set.declaration());
+            let _ = writeln!(text, "{gap}\tset {name} {{\n\t\t{declaration}");
             if let Some(elements) = by_set.get(&set) {
                 let _ = write!(text, "\t\telements = {{");
                 for (n, element) in elements.iter().enumerate() {
@@ -52,7 +54,7 @@ impl Ruleset<'_> {
                 }
                 let _ = writeln!(text, "\n\t\t}}");
             }
-            let _ = writeln!(text, "\t}}\n");
+            let _ = writeln!(text, "\t}}");
         }
         text.push_str(&self.chains());
         text.push_str("}\n");
@@ -75,7 +77,7 @@ impl Ruleset<'_> {
     }
 }
 
-const CHAINS: &str = "\
+const CHAINS: &str = "
 	set neighbours {
 		type ifname;
 		size 65535;
@@ -163,3 +165,63 @@ const CHAINS_IPV4: &str = "
 		iifname \"vmtap*\" ip saddr POOL oifname @uplinks masquerade
 	}
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GuestIndex;
+
+    fn script(nat: bool, guests: u32) -> String {
+        let host = HostSpec {
+            table: "crn_agent".into(),
+            uplink: None,
+            ndp_proxy: false,
+            ipv4: nat.then(|| "172.16.0.0/12".parse().unwrap()),
+            prefix: "2001:db8:1:2::/64".parse().unwrap(),
+        };
+        let plan = crate::AddressPlan::new(host.prefix).unwrap();
+        let guests: Vec<_> = (0..guests)
+            .map(|n| {
+                let id = format!("{n:02x}deadbeefcafe");
+                let network = plan.assign(&id, |_| false).unwrap();
+                let ports = ["22", "443", "53/udp", "8000-8010"].map(|p| p.parse().unwrap());
+                GuestSpec::new(
+                    GuestIndex(n),
+                    &id,
+                    network,
+                    host.ipv4.as_ref(),
+                    ports.into(),
+                )
+            })
+            .collect();
+        let uplinks = ["eth0".to_owned()].into();
+        Ruleset {
+            host: &host,
+            uplinks: &uplinks,
+            guests: &guests,
+        }
+        .script()
+    }
+
+    #[test]
+    fn without_guests() {
+        insta::assert_snapshot!(script(false, 0));
+    }
+
+    #[test]
+    fn two_guests_with_nat() {
+        insta::assert_snapshot!(script(true, 2));
+    }
+
+    /// The rules are the same whatever the number of guests: only sets grow.
+    #[test]
+    fn rules_do_not_grow() {
+        let rules = |guests| {
+            let script = script(true, guests);
+            script
+                .split_once("set neighbours")
+                .map(|(_, rules)| rules.to_owned())
+        };
+        assert_eq!(rules(0), rules(1000));
+    }
+}

@@ -92,6 +92,8 @@ pub(crate) fn of_tap(tap: &TapName) -> Vec<Setting> {
         ("ipv6", "forwarding", 1),
         ("ipv4", "accept_redirects", 0),
         ("ipv4", "send_redirects", 0),
+        // What a guest may say that it is: else it could fill the host's table of neighbours.
+        ("ipv4", "rp_filter", 1),
         // No answer for addresses of other interfaces.
         ("ipv4", "arp_ignore", 1),
         ("ipv4", "arp_filter", 0),
@@ -134,5 +136,83 @@ impl Setting {
         };
         fs::write(&self.path, wanted.to_string())?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(ndp_proxy: bool, nat: bool) -> HostSpec {
+        HostSpec {
+            table: "t".into(),
+            uplink: None,
+            ndp_proxy,
+            ipv4: nat.then(|| "172.16.0.0/12".parse().unwrap()),
+            prefix: "2001:db8::/64".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_a_host_needs() {
+        let names = |spec: &HostSpec| -> Vec<_> {
+            let all = of_host(spec, &["eth0".to_owned()].into());
+            all.iter()
+                .filter(|s| !s.optional)
+                .map(Setting::name)
+                .collect()
+        };
+        // The route by which the host is reached is made safe before it would go.
+        let least = ["ipv6/conf/eth0/accept_ra", "ipv6/conf/all/forwarding"];
+        let with = |more: &[&str]| -> Vec<_> {
+            least
+                .iter()
+                .chain(more)
+                .map(|n| format!("/proc/sys/net/{n}"))
+                .collect()
+        };
+        assert_eq!(names(&spec(false, false)), with(&[]));
+        assert_eq!(names(&spec(false, true)), with(&["ipv4/ip_forward"]));
+        let proxy = ["ipv6/conf/eth0/proxy_ndp", "ipv6/neigh/eth0/proxy_delay"];
+        assert_eq!(names(&spec(true, false)), with(&proxy));
+    }
+
+    #[test]
+    fn values() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (before, value, after) in [
+            ("0\n", Value::Exactly(1), Some("1")),
+            ("1\n", Value::Exactly(1), None),
+            ("2\n", Value::Exactly(1), Some("1")),
+            ("1\n", Value::InsteadOf(1, 2), Some("2")),
+            ("0\n", Value::InsteadOf(1, 2), None),
+            ("2\n", Value::InsteadOf(1, 2), None),
+            ("512\n", Value::AtLeast(1024), Some("1024")),
+            ("4096\n", Value::AtLeast(1024), None),
+            ("odd\n", Value::AtLeast(1024), Some("1024")),
+        ] {
+            fs::write(file.path(), before).unwrap();
+            let setting = Setting {
+                path: file.path().into(),
+                value,
+                optional: false,
+            };
+            assert_eq!(setting.apply().unwrap(), after.is_some(), "{setting:?}");
+            let now = fs::read_to_string(file.path()).unwrap();
+            assert_eq!(now, after.unwrap_or(before), "{setting:?}");
+        }
+        let missing = Setting {
+            path: "/nonexistent/x".into(),
+            value: Value::Exactly(1),
+            optional: true,
+        };
+        assert!(!missing.apply().unwrap());
+        let error = Setting {
+            optional: false,
+            ..missing
+        }
+        .apply()
+        .unwrap_err();
+        assert!(error.to_string().starts_with("/nonexistent/x: "), "{error}");
     }
 }

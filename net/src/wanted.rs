@@ -55,8 +55,11 @@ fn networks(guest: &GuestSpec) -> impl Iterator<Item = (IpAddr, u8)> {
         .ipv4
         .map(|n| (IpAddr::V4(n.network), GuestIpv4::LENGTH));
     let ipv6 = (IpAddr::V6(guest.network.gateway()), GuestNet::LENGTH);
-    std::iter::once(ipv6).chain(ipv4)
+    [(LINK_LOCAL, 64), ipv6].into_iter().chain(ipv4)
 }
+
+/// `fe80::`
+const LINK_LOCAL: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0));
 
 /// Addresses whose MAC address is known without asking.
 fn neighbours(guest: &GuestSpec) -> impl Iterator<Item = IpAddr> {
@@ -180,6 +183,211 @@ impl Wanted<'_> {
                 diff.repairs.removed_orphans.push(name.clone());
                 diff.changes.push(Change::DeleteLink { link: link.index });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Mac, PortRule};
+
+    const UPLINK: u32 = 2;
+
+    fn guest(index: u32) -> GuestSpec {
+        let network = format!("2001:db8::3:0:0:{:x}0/124", index + 1)
+            .parse()
+            .unwrap();
+        let pool = "172.16.0.0/12".parse().unwrap();
+        let ports = ["22".parse::<PortRule>().unwrap()].into();
+        GuestSpec::new(GuestIndex(index), "ab", network, Some(&pool), ports)
+    }
+
+    fn guests(range: std::ops::Range<u32>) -> BTreeMap<GuestIndex, GuestSpec> {
+        range.map(|n| (GuestIndex(n), guest(n))).collect()
+    }
+
+    /// The kernel as far as a comparison goes.
+    fn carry_out(observed: &mut Observed, change: &Change) {
+        match change.clone() {
+            Change::Up { link, mac } => {
+                for l in observed.links.values_mut().filter(|l| l.index == link) {
+                    (l.up, l.mac) = (true, Some(mac));
+                }
+            }
+            Change::DeleteLink { link } => {
+                observed.links.retain(|_, l| l.index != link);
+                observed.addresses.retain(|a| a.0 != link);
+                observed.connected.retain(|a| a.0 != link);
+                observed.neighbours.retain(|a| a.0 != link);
+            }
+            Change::Address {
+                link,
+                address,
+                length,
+            } => {
+                observed.addresses.insert((link, address, length));
+                let network = match address {
+                    IpAddr::V4(a) => IpAddr::V4((a.to_bits() & 0xffff_ff00).into()),
+                    IpAddr::V6(_) if length == 64 => LINK_LOCAL,
+                    IpAddr::V6(_) => address,
+                };
+                observed.connected.insert((link, network, length));
+            }
+            Change::Connected {
+                link,
+                network,
+                length,
+            } => {
+                observed.connected.insert((link, network, length));
+            }
+            Change::Neighbour { link, address, mac } => {
+                observed.neighbours.insert((link, address, mac));
+            }
+            Change::Proxy { link, address } => {
+                observed.proxies.insert((link, address));
+            }
+            Change::DeleteProxy { link, address } => {
+                observed.proxies.remove(&(link, address));
+            }
+        }
+    }
+
+    fn tap(observed: &mut Observed, index: u32, link: u32) {
+        let link = Link {
+            index: link,
+            up: false,
+            mac: None,
+        };
+        observed
+            .links
+            .insert(TapName::new(GuestIndex(index)).to_string(), link);
+    }
+
+    /// A host on which these guests have been set up.
+    fn host(guests: &BTreeMap<GuestIndex, GuestSpec>) -> Observed {
+        let mut observed = Observed::default();
+        let uplink = Link {
+            index: UPLINK,
+            up: true,
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        };
+        observed.links.insert("eth0".into(), uplink);
+        for guest in guests.values() {
+            tap(&mut observed, guest.index.0, 100 + guest.index.0);
+            for change in set_up(guest, 100 + guest.index.0, &[UPLINK]) {
+                carry_out(&mut observed, &change);
+            }
+        }
+        observed
+    }
+
+    fn wanted<'a>(
+        guests: &'a BTreeMap<GuestIndex, GuestSpec>,
+        spared: &'a BTreeMap<GuestIndex, GuestSpec>,
+    ) -> Wanted<'a> {
+        let prefix = "2001:db8::/64".parse().unwrap();
+        Wanted {
+            prefix,
+            proxying: &[UPLINK],
+            guests,
+            spared,
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_right_needs_nothing() {
+        let (all, none) = (guests(0..5), guests(0..0));
+        assert_eq!(wanted(&all, &none).diff(&host(&all)), Diff::default());
+        assert_eq!(wanted(&none, &none).diff(&host(&none)), Diff::default());
+    }
+
+    #[test]
+    fn what_goes_with_a_guest_goes() {
+        let (all, none) = (guests(0..3), guests(0..0));
+        let mut observed = host(&all);
+        for guest in all.values() {
+            let link = observed.links[guest.tap.as_str()].index;
+            for change in take_down(guest, Some(link), &[UPLINK]) {
+                carry_out(&mut observed, &change);
+            }
+        }
+        assert_eq!(observed, host(&none));
+    }
+
+    #[test]
+    fn orphans_and_missing_taps() {
+        let (all, some, spared) = (guests(0..4), guests(0..2), guests(2..3));
+        let mut observed = host(&all);
+        observed.links.remove("vmtap1");
+        observed.links.insert(
+            "vmtapestry".into(),
+            Link {
+                index: 9,
+                up: true,
+                mac: None,
+            },
+        );
+        observed.links.insert(
+            "vmta".into(),
+            Link {
+                index: 8,
+                up: true,
+                mac: None,
+            },
+        );
+        let diff = wanted(&some, &spared).diff(&observed);
+        assert_eq!(diff.repairs.missing_taps, [GuestIndex(1)]);
+        assert_eq!(diff.repairs.removed_orphans, ["vmtap3", "vmtapestry"]);
+        assert_eq!(diff.repairs.proxies_removed.len(), 15, "of guest 3 alone");
+    }
+
+    proptest! {
+        /// Whatever was broken: repaired once it is right, and nobody else's is touched.
+        #[test]
+        fn repair_converges(
+            count in 0u32..4,
+            extra in 0u32..3,
+            losses in prop::collection::vec((0u8..7, any::<prop::sample::Index>()), 0..12),
+        ) {
+            let (all, none) = (guests(0..count), guests(0..0));
+            let mut observed = host(&guests(0..count + extra));
+            let foreign = (UPLINK, "2001:db8::77".parse().unwrap());
+            observed.proxies.insert(foreign);
+            for (what, at) in losses {
+                fn pick<T: Clone + Ord>(set: &mut BTreeSet<T>, at: &prop::sample::Index) {
+                    if !set.is_empty() {
+                        let item = set.iter().nth(at.index(set.len())).cloned();
+                        set.remove(&item.unwrap());
+                    }
+                }
+                match what {
+                    0 => pick(&mut observed.addresses, &at),
+                    1 => pick(&mut observed.connected, &at),
+                    2 => pick(&mut observed.neighbours, &at),
+                    3 => pick(&mut observed.proxies, &at),
+                    _ if count > 0 => {
+                        let name = TapName::new(GuestIndex(u32::try_from(at.index(4)).unwrap() % count));
+                        if let Some(link) = observed.links.get_mut(name.as_str()) {
+                            match what {
+                                4 => link.up = false,
+                                5 => link.mac = None,
+                                _ => link.mac = Some(Mac([2, 0, 0, 0, 0, 9])),
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            observed.proxies.insert(foreign);
+            for change in wanted(&all, &none).diff(&observed).changes {
+                carry_out(&mut observed, &change);
+            }
+            prop_assert_eq!(wanted(&all, &none).diff(&observed), Diff::default());
+            prop_assert!(observed.proxies.remove(&foreign));
+            prop_assert_eq!(observed, host(&all));
         }
     }
 }

@@ -10,6 +10,8 @@ type Target = (&'static str, fn(&[u8]));
 const TARGETS: &[Target] = &[
     ("digest_list", fuzz::disk::digest_list),
     ("image", fuzz::disk::image),
+    ("network_texts", fuzz::net::network_texts),
+    ("nft_listing", fuzz::net::nft_listing),
     ("ovmf_metadata", fuzz::sev_attest::ovmf_metadata),
     ("partial_record", fuzz::disk::partial_record),
     ("qcow2_header", fuzz::disk::qcow2_header),

@@ -2,5 +2,6 @@
 //! normal test run.
 
 pub mod disk;
+pub mod net;
 pub mod seed;
 pub mod sev_attest;
