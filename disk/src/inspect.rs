@@ -5,7 +5,8 @@
 //! data file), hides something (encryption, snapshots, bitmaps), is damaged (dirty, corrupt,
 //! truncated), has tables of absurd size or place, or is not the kind of file it claims to be.
 //!
-//! Time and memory are bounded: at most 34 MiB at once, and no table is read twice.
+//! Time and memory are bounded: no table is read twice, and even an image made for it costs less
+//! than 80 MiB.
 
 use std::{
     fmt,

@@ -609,7 +609,7 @@ impl Bench {
         };
         assert!(check(flaw), "{name}: {flaw} ({flaw:?})");
         assert!(matches!(error, Error::Refused { .. }), "{name}: {error:?}");
-        assert!(took < Duration::from_millis(500), "{name}: {took:?}");
+        assert!(took < Duration::from_secs(3), "{name}: {took:?}");
         assert_eq!(self.store.list().unwrap(), [], "{name}");
         let tmp = self.store.root().join("tmp");
         assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0, "{name}");
@@ -734,7 +734,7 @@ fn sparse_giants() {
         "{error}"
     );
     assert!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_secs(30),
         "{:?}",
         began.elapsed()
     );

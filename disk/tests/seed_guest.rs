@@ -13,8 +13,9 @@ mod seed_support;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
 };
 
@@ -418,4 +419,78 @@ fn hostile_specs_are_refused() {
     let mut spec = spec();
     spec.ssh_keys.clear();
     assert_eq!(render(&spec).unwrap().warnings, [SeedWarning::NoSshKey]);
+}
+
+/// A file as a block device, for as long as this lives.
+struct Loop(String);
+
+impl Loop {
+    fn of(file: &Path) -> Self {
+        let device = run(Command::new("losetup").args(["--find", "--show"]).arg(file));
+        Loop(device.trim().to_owned())
+    }
+
+    /// What cloud-init does with it at a boot.
+    fn boot(&self, fs_setup: &Value) {
+        let mut python = Command::new("/usr/bin/python3")
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seed_support/mkfs.py"))
+            .arg(&self.0)
+            .env("PYTHONPATH", cloud_init())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = python.stdin.take().unwrap();
+        stdin.write_all(fs_setup.to_string().as_bytes()).unwrap();
+        drop(stdin);
+        assert!(python.wait().unwrap().success());
+    }
+
+    fn debugfs(&self, request: &str) -> String {
+        run(Command::new("debugfs").args(["-w", "-R", request, &self.0]))
+    }
+
+    fn uuid(&self) -> String {
+        run(Command::new("blkid").args(["-p", "-o", "value", "-s", "UUID", &self.0]))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        run(Command::new("losetup").args(["--detach", &self.0]));
+    }
+}
+
+/// A real volume and a real mkfs, over boots and instances and a larger size.
+#[test]
+fn a_volume_is_formatted_once_and_keeps_its_data() {
+    let (guest, _) = boot(&spec());
+    let fs_setup = guest["config"]["fs_setup"].as_array().unwrap();
+    let fs_setup = fs_setup.iter().find(|f| f["device"] == DEVICE).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume");
+    let file = dir.path().join("file");
+    fs::write(&file, "kept").unwrap();
+    let size = disk::ByteSize::from_mib(64);
+    disk::create_volume(&path, size, disk::Format::Raw).unwrap();
+
+    let volume = Loop::of(&path);
+    volume.boot(fs_setup);
+    let uuid = volume.uuid();
+    assert!(!uuid.is_empty());
+    volume.debugfs(&format!("write {} file", file.display()));
+    volume.boot(fs_setup);
+    assert_eq!(volume.uuid(), uuid, "formatted again");
+    drop(volume);
+
+    // Attached to another instance, and grown in between.
+    disk::grow(&path, disk::Format::Raw, disk::ByteSize::from_mib(128)).unwrap();
+    let volume = Loop::of(&path);
+    volume.boot(fs_setup);
+    assert_eq!(volume.uuid(), uuid, "formatted again");
+    // What x-systemd.growfs does when the guest mounts it.
+    run(Command::new("e2fsck").args(["-f", "-p", &volume.0]));
+    run(Command::new("resize2fs").arg(&volume.0));
+    assert!(volume.debugfs("cat file").contains("kept"));
+    run(Command::new("e2fsck").args(["-f", "-n", &volume.0]));
 }

@@ -1,5 +1,6 @@
 //! Reading a QCOW2 file's tables: every offset is compared with the file's length before it is
-//! followed, and memory is bounded by the largest L1 table (32 MiB) and one cluster.
+//! followed, and memory is bounded by the largest L1 table (32 MiB), the list of the clusters it
+//! points to (as much again) and one cluster.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -17,6 +18,9 @@ use crate::{
 const L1_RESERVED: u64 = !(OFFSET_MASK | COPIED);
 /// Standard L2 entry bits that must be zero: 1-8 and 56-61. Bit 0 is the zero flag.
 const L2_RESERVED: u64 = !(OFFSET_MASK | COPIED | COMPRESSED | 1);
+
+/// Bytes of a table that are read at a time.
+const READ: usize = 1 << 20;
 
 /// A QCOW2 file whose header and table positions have been checked.
 pub(crate) struct Qcow2<'a> {
@@ -201,36 +205,35 @@ impl<'a> Qcow2<'a> {
     /// Follows every entry of every table. A cluster of metadata in use twice is refused (there
     /// are no snapshots to share it), so the work is bounded by the file's length.
     pub(crate) fn walk(&self) -> Result<Allocated, ReadError> {
+        let (refcounts, l1) = (self.refcount_table()?, self.l1()?);
         let mut metadata = self.fixed_metadata();
-        for (index, entry) in (0..).zip(self.refcount_table()?) {
-            let target = self.refcount_target(index, entry)?;
-            metadata.extend(target.map(|at| (at, Table::RefcountTable, index)));
+        let used = refcounts
+            .iter()
+            .chain(&l1)
+            .filter(|&&entry| entry != 0)
+            .count();
+        metadata.reserve_exact(used);
+        for (index, &entry) in (0..).zip(&refcounts) {
+            metadata.extend(self.refcount_target(index, entry)?);
         }
-        let mut tables = Vec::new();
-        for (index, entry) in (0..).zip(self.l1()?) {
-            tables.extend(self.l1_target(index, entry)?.map(|offset| (offset, index)));
+        for (index, &entry) in (0..).zip(&l1) {
+            metadata.extend(self.l1_target(index, entry)?);
         }
-        metadata.extend(tables.iter().map(|&(at, index)| (at, Table::L1, index)));
-        metadata.sort_unstable_by_key(|&(at, ..)| at);
-        for pair in metadata.windows(2) {
-            match *pair {
-                [(a, ..), (b, table, index)] if a == b => {
-                    return Err(Flaw::EntryTwice {
-                        table,
-                        index,
-                        offset: a,
-                    }
-                    .into());
-                }
-                _ => (),
-            }
+        metadata.sort_unstable();
+        if let Some(&[offset, ..]) = metadata
+            .windows(2)
+            .find(|pair| matches!(pair, [a, b] if a == b))
+        {
+            return Err(used_twice(offset, &refcounts, &l1).into());
         }
-        let metadata: Vec<u64> = metadata.into_iter().map(|(at, ..)| at).collect();
 
         let per_table = self.header.cluster_size() / self.header.l2_entry_size();
         let mut allocated = Allocated::default();
-        for (offset, l1_index) in tables {
-            for (i, entry) in (0..).zip(self.l2(offset)?) {
+        for (l1_index, &entry) in (0..).zip(&l1) {
+            let Some(table) = self.l1_target(l1_index, entry)? else {
+                continue;
+            };
+            for (i, entry) in (0..).zip(self.l2(table)?) {
                 let index = l1_index * per_table + i;
                 match self.l2_target(index, entry)? {
                     Mapping::Unallocated => (),
@@ -245,23 +248,30 @@ impl<'a> Qcow2<'a> {
         Ok(allocated)
     }
 
-    /// Offsets of the clusters of header, L1 and refcount table: at most 40 MiB of them.
-    fn fixed_metadata(&self) -> Vec<(u64, Table, u64)> {
+    /// Offsets of the clusters of header, L1 and refcount table.
+    fn fixed_metadata(&self) -> Vec<u64> {
         let cluster_size = self.header.cluster_size();
         let l1 = (u64::from(self.header.l1_size) * 8).div_ceil(cluster_size);
         let refcounts = u64::from(self.header.refcount_table_clusters);
-        let spans = [
-            (Table::Header, 0, 1),
-            (Table::L1, self.header.l1_table_offset, l1),
-            (
-                Table::RefcountTable,
-                self.header.refcount_table_offset,
-                refcounts,
-            ),
-        ];
-        let clusters =
-            |(table, start, count)| (0..count).map(move |i| (start + i * cluster_size, table, i));
-        spans.into_iter().flat_map(clusters).collect()
+        let clusters = |start: u64, count| (0..count).map(move |i| start + i * cluster_size);
+        std::iter::once(0)
+            .chain(clusters(self.header.l1_table_offset, l1))
+            .chain(clusters(self.header.refcount_table_offset, refcounts))
+            .collect()
+    }
+}
+
+/// Names the last entry that points to metadata which something else uses too.
+fn used_twice(offset: u64, refcounts: &[u64], l1: &[u64]) -> Flaw {
+    let last = |entries: &[u64]| entries.iter().rposition(|e| e & OFFSET_MASK == offset);
+    let (table, index) = match (last(l1), last(refcounts)) {
+        (Some(index), _) => (Table::L1, index),
+        (None, index) => (Table::RefcountTable, index.unwrap_or(0)),
+    };
+    Flaw::EntryTwice {
+        table,
+        index: index as u64,
+        offset,
     }
 }
 
@@ -286,10 +296,19 @@ fn first_cluster(file: &File, len: u64) -> Result<Vec<u8>, ReadError> {
 
 /// Reads `count` big-endian words; callers have bounded `count`.
 fn read_entries(file: &File, offset: u64, count: u64) -> io::Result<Vec<u64>> {
-    let mut bytes = vec![0; usize::try_from(count * 8).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes
-        .chunks_exact(8)
-        .filter_map(|w| w.try_into().ok().map(u64::from_be_bytes))
-        .collect())
+    let count = usize::try_from(count).map_err(io::Error::other)?;
+    let mut entries = Vec::with_capacity(count);
+    let mut block = vec![0; READ.min(count * 8)];
+    while entries.len() < count {
+        let block = block
+            .get_mut(..READ.min((count - entries.len()) * 8))
+            .unwrap_or_default();
+        file.read_exact_at(block, offset + entries.len() as u64 * 8)?;
+        entries.extend(
+            block
+                .chunks_exact(8)
+                .filter_map(|w| w.try_into().ok().map(u64::from_be_bytes)),
+        );
+    }
+    Ok(entries)
 }
