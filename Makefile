@@ -18,10 +18,10 @@ setup: ## install what is missing
 
 lint: ## formatting and clippy
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features crn-agent/fault-points -- -D warnings
 
 unit: ## all tests, without set-up and lint
-	$(CARGO) test --workspace --no-fail-fast
+	$(CARGO) test --workspace --features crn-agent/fault-points --no-fail-fast
 
 clean: ## what was built here; the image cache stays
 	$(CARGO) clean

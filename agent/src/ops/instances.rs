@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::{ErrorCode, InstanceView, OpError, detached, live};
 use crate::{
     db::{InstanceRow, NewInstance},
+    fault,
     ids::InstanceId,
     images::{self, ImageError},
     instance::{self, Command, Handle},
@@ -140,6 +141,7 @@ pub async fn create(
                 };
             }
         };
+        fault::point("persisted", row.phase.path());
         instance::spawn(&node, &row, None);
         let data = serde_json::json!({ "name": row.name.as_str() });
         node.events.emit(Some(&id), "created", data);

@@ -1,11 +1,14 @@
 //! The agent's side of a launch: opens what the plan names and starts the launcher.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io,
     os::{
         fd::OwnedFd,
-        unix::{fs::OpenOptionsExt, net::UnixListener},
+        unix::{
+            fs::{OpenOptionsExt, PermissionsExt},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
     process::Stdio,
@@ -59,7 +62,10 @@ fn listen(path: &Path) -> Result<OwnedFd, LaunchError> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
         _ => {}
     }
-    Ok(UnixListener::bind(path).map_err(fail)?.into())
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    // Whatever the umask is. Until here the directory alone keeps others out.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(fail)?;
+    Ok(listener.into())
 }
 
 /// Opens the plan's descriptors. The tap is moved in where the plan has it.
@@ -88,14 +94,29 @@ fn descriptors(plan: &LaunchPlan, tap: OwnedFd) -> Result<Vec<FdMapping>, Launch
     Ok(mappings)
 }
 
+/// The running program, even if its file was replaced by an upgrade.
+const SELF: &str = "/proc/self/exe";
+
 /// Starts QEMU as the plan says, its messages appended to `log`. Blocking only
 /// for opening files; call it where that is allowed.
 ///
 /// # Errors
 /// [`LaunchError`]; nothing runs then.
 pub fn launch(plan: &LaunchPlan, tap: OwnedFd, log: &Path) -> Result<Process, LaunchError> {
-    // The running program, even if its file was replaced by an upgrade.
-    let program = PathBuf::from("/proc/self/exe");
+    launch_by(Path::new(SELF), plan, tap, log)
+}
+
+/// [`launch`] from another program than the agent, which is named.
+///
+/// # Errors
+/// [`LaunchError`]; nothing runs then.
+pub fn launch_by(
+    agent: &Path,
+    plan: &LaunchPlan,
+    tap: OwnedFd,
+    log: &Path,
+) -> Result<Process, LaunchError> {
+    let program = agent.to_owned();
     let mappings = descriptors(plan, tap)?;
     let log = File::from(open(
         log,
