@@ -215,7 +215,13 @@ fn read_binary_report(bytes: &[u8]) -> Result<Evidence, FormatError> {
             FormatError::Unknown
         });
     };
-    let report = Report::parse(report)?;
+    let report = match Report::parse(report) {
+        // More bytes than a report's that don't start as one are some other kind of file.
+        Err(ReportError::UnknownVersion(0x100..)) if !rest.is_empty() => {
+            return Err(FormatError::Unknown);
+        }
+        report => report?,
+    };
     if rest.is_empty() {
         return Ok(Evidence {
             report,

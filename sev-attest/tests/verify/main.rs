@@ -1,0 +1,19 @@
+//! Verification of reports: real ones, simulated ones, and all that must be refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "tests fail by panicking"
+)]
+
+mod assembling;
+mod command;
+mod exhaustive;
+mod formats;
+mod negative;
+mod policies;
+mod properties;
+mod support;
+mod vectors;
