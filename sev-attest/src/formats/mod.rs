@@ -167,11 +167,12 @@ pub fn read(bytes: &[u8]) -> Result<Input, FormatError> {
         len if len > MAX_INPUT => return Err(FormatError::TooLong),
         _ => {}
     }
-    if pem::looks_like(bytes) && !json::looks_like(bytes) {
-        return read_pem(bytes).map(Input::Certificates);
-    }
     if json::looks_like(bytes) {
         return json::read(bytes).map(|evidence| Input::Report(Box::new(evidence)));
+    }
+    // Tables may hold PEM among other things; text has no zeros.
+    if !bytes.contains(&0) && pem::looks_like(bytes) {
+        return read_pem(bytes).map(Input::Certificates);
     }
     if let Some((inner, form)) = encoded::decode(bytes) {
         return match read_binary(&inner)? {

@@ -113,8 +113,13 @@ fn malformed_tables() {
     };
     let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
     for (name, table, expected) in [
-        ("no end", good[..48].to_vec(), TableError::NoEnd),
-        ("half an entry", good[..60].to_vec(), TableError::NoEnd),
+        ("no end", [&good[..16], &[0; 8]].concat(), TableError::NoEnd),
+        (
+            "cut after its list",
+            good[..48].to_vec(),
+            TableError::OutOfBounds(0),
+        ),
+        ("half an entry", good[..12].to_vec(), TableError::NoEnd),
         ("one stray byte", vec![0], TableError::NoEnd),
         (
             "offset outside",

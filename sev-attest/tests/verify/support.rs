@@ -13,7 +13,7 @@ use sev_attest_issuer::{Issuer, Leaf, ReportSpec};
 
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/verify/data")
+        .join("tests/vectors")
         .join(name)
 }
 
