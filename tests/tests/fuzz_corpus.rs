@@ -8,12 +8,16 @@ use tests::fuzz;
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
+    ("attestation_report", fuzz::sev_attest::report),
+    ("certificate", fuzz::sev_attest::certificate),
+    ("certificate_table", fuzz::sev_attest::certificate_table),
     ("digest_list", fuzz::disk::digest_list),
     ("image", fuzz::disk::image),
     ("network_texts", fuzz::net::network_texts),
     ("nft_listing", fuzz::net::nft_listing),
     ("ovmf_metadata", fuzz::sev_attest::ovmf_metadata),
     ("partial_record", fuzz::disk::partial_record),
+    ("policy_file", fuzz::sev_attest::policy_file),
     ("qcow2_header", fuzz::disk::qcow2_header),
     ("ssh_key", fuzz::seed::ssh_key),
     ("user_data", fuzz::seed::user_data),

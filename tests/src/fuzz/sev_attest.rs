@@ -1,6 +1,17 @@
 //! Fuzz targets of `sev-attest`.
 
+use std::sync::OnceLock;
+
+use sev_attest::appraise::appraise;
+use sev_attest::assemble;
+use sev_attest::cert::{Certificate, Crl};
+use sev_attest::chain::Chain;
+use sev_attest::formats;
 use sev_attest::measure::{CpuSignature, Firmware, KernelHashes, Launch, Mode, Variants};
+use sev_attest::policy::Policy;
+use sev_attest::product::Product;
+use sev_attest::show;
+use sev_attest::time::UnixTime;
 
 /// A firmware image: parsed as a whole and page by page, and measured in every mode.
 ///
@@ -32,5 +43,89 @@ pub fn ovmf_metadata(data: &[u8]) {
         if let Ok(paged) = &paged {
             assert_eq!(one, snp(paged), "whole and page by page");
         }
+    }
+}
+
+/// A real report's chain, verified once.
+fn real_chain() -> Option<&'static Chain> {
+    static CHAIN: OnceLock<Option<Chain>> = OnceLock::new();
+    let vcek = include_bytes!("../../../sev-attest/tests/vectors/az-genoa-vcek.der");
+    CHAIN
+        .get_or_init(|| Chain::under_amd(Certificate::parse(vcek).ok()?))
+        .as_ref()
+}
+
+/// A report in any form, with what comes along: read, shown and judged.
+///
+/// # Panics
+/// When a report is genuine that no security processor signed.
+pub fn report(data: &[u8]) {
+    let Ok(evidence) = formats::read_report(data) else {
+        return;
+    };
+    let report = &evidence.report;
+    let _ = show::to_text(&show::report(report, None));
+    let _ = show::to_json(&show::report(report, Some(Product::Turin)));
+    let chain = assemble::chain(report, &evidence.bundle);
+    // The time lies in the validity of the real certificate.
+    let at = UnixTime(1_780_000_000);
+    for chain in [None, chain.as_ref(), real_chain()] {
+        let appraisal = appraise(report, chain, &Policy::default(), at);
+        let _ = (appraisal.to_text(), appraisal.to_json());
+        if appraisal.is_genuine() {
+            let real = include_bytes!("../../../sev-attest/tests/vectors/az-genoa-report.bin");
+            assert_eq!(report.as_bytes(), real, "a forged report is genuine");
+        }
+    }
+}
+
+/// A certificate table, alone and after a report.
+///
+/// # Panics
+/// When the two are read differently.
+pub fn certificate_table(data: &[u8]) {
+    let alone = formats::table::read(data);
+    let report = include_bytes!("../../../sev-attest/tests/vectors/az-genoa-report.bin");
+    let extended = formats::read_report(&[report, data].concat());
+    if !data.is_empty() {
+        assert_eq!(
+            alone.ok(),
+            extended.ok().map(|evidence| evidence.bundle),
+            "a table alone and after a report"
+        );
+    }
+}
+
+/// Certificates and revocation lists, in DER and in containers.
+///
+/// # Panics
+/// When a certificate is not kept byte by byte.
+pub fn certificate(data: &[u8]) {
+    if let Ok(certificate) = Certificate::parse(data) {
+        assert_eq!(certificate.der(), data);
+        let _ = show::to_text(&show::certificate(&certificate));
+        let chain = Chain::new(certificate.clone(), certificate.clone(), certificate);
+        let _ = (chain.roles_fit(), chain.leaf_key());
+    }
+    if let Ok(crl) = Crl::parse(data) {
+        assert_eq!(crl.der(), data);
+        let _ = show::to_text(&show::crl(&crl));
+    }
+    let _ = formats::read_certificates(data);
+}
+
+/// A policy file.
+///
+/// # Panics
+/// When a file without keys is not the default.
+pub fn policy_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(policy) = Policy::from_toml(text) {
+        let no_keys = text
+            .lines()
+            .all(|line| line.trim().is_empty() || line.starts_with('#'));
+        assert!(!no_keys || policy == Policy::default());
     }
 }
