@@ -68,7 +68,7 @@ fn disks(dir: &Path) {
         31,
         remove,
         || _ = create_overlay(&ours, &spec).unwrap(),
-        &program(
+        program(
             "qemu-img",
             &[
                 "create",
@@ -90,7 +90,7 @@ fn disks(dir: &Path) {
         31,
         remove,
         || _ = create_volume(&ours, ByteSize::from_gib(100), Format::Qcow2).unwrap(),
-        &program(
+        program(
             "qemu-img",
             &["create", "-q", "-f", "qcow2", s(&theirs), "100G"],
         ),
@@ -106,7 +106,7 @@ fn disks(dir: &Path) {
         31,
         fresh,
         || grow(&ours, Format::Qcow2, ByteSize::from_gib(200)).unwrap(),
-        &program(
+        program(
             "qemu-img",
             &["resize", "-q", "-f", "qcow2", s(&theirs), "200G"],
         ),
@@ -130,7 +130,7 @@ fn images(dir: &Path) {
         15,
         || (),
         || _ = black_box(inspect(&file, None).unwrap()),
-        &program("qemu-img", &["check", "-f", "qcow2", s(&image)]),
+        program("qemu-img", &["check", "-f", "qcow2", s(&image)]),
     );
     let store = ImageStore::open(&dir.join("store")).unwrap();
     let digest = store
@@ -143,7 +143,7 @@ fn images(dir: &Path) {
         7,
         || (),
         || _ = black_box(store.verify(&digest, |_| ()).unwrap()),
-        &program("sha256sum", &[s(&image)]),
+        program("sha256sum", &[s(&image)]),
     );
 }
 
@@ -183,7 +183,7 @@ fn seeds(dir: &Path) {
         11,
         || (),
         || fs::write(&ours, build(&spec).unwrap().iso).unwrap(),
-        &program(
+        program(
             "cloud-localds",
             &[
                 "--network-config",
@@ -216,7 +216,7 @@ fn compare(
     runs: usize,
     prepare: impl Fn(),
     ours: impl Fn(),
-    theirs: &impl Fn() -> bool,
+    theirs: impl Fn() -> bool,
 ) {
     prepare();
     if !theirs() {

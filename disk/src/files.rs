@@ -100,8 +100,14 @@ impl NewFile {
             ) => (),
             Err(errno) => return Err(Error::sys("create a file for", target)(errno)),
         }
-        let temp = dir.join(temp_name(target));
-        let fd = rustix::fs::open(&temp, flags | OFlags::CREATE | OFlags::EXCL, mode)
+        Self::create_named(target)
+    }
+
+    /// For file systems without `O_TMPFILE`: a temporary name, which a crash leaves behind.
+    fn create_named(target: &Path) -> Result<Self, Error> {
+        let temp = parent(target).join(temp_name(target));
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
+        let fd = rustix::fs::open(&temp, flags, Mode::RUSR | Mode::WUSR)
             .map_err(Error::sys("create", &temp))?;
         Ok(NewFile {
             file: fd.into(),
@@ -183,5 +189,89 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("remove", path)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    type Create = fn(&Path) -> Result<NewFile, Error>;
+    const WAYS: [Create; 2] = [NewFile::create, NewFile::create_named];
+
+    #[test]
+    fn a_new_file_appears_with_its_content_or_not_at_all() {
+        for create in WAYS {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("file");
+            drop(create(&target).unwrap());
+            assert!(names(dir.path()).is_empty());
+
+            let new = create(&target).unwrap();
+            new.file().write_all(b"one").unwrap();
+            assert!(!target.exists());
+            assert!(matches!(new.publish().unwrap(), Published::New));
+            assert_eq!(std::fs::read(&target).unwrap(), b"one");
+
+            // Who was there first stays.
+            let new = create(&target).unwrap();
+            new.file().write_all(b"two").unwrap();
+            assert!(matches!(new.publish().unwrap(), Published::Existed));
+            assert_eq!(std::fs::read(&target).unwrap(), b"one");
+            assert_eq!(names(dir.path()), ["file"]);
+
+            // A dangling link counts as taken, too.
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink("nowhere", &link).unwrap();
+            let new = create(&link).unwrap();
+            assert!(matches!(new.publish().unwrap(), Published::Existed));
+            assert_eq!(names(dir.path()), ["file", "link"]);
+
+            assert!(create(&dir.path().join("none/file")).is_err());
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        open_write(&file).unwrap();
+        for path in [dir.path(), &link, Path::new("/dev/null")] {
+            for open in [open_read, open_write] {
+                let error = open(path).unwrap_err();
+                assert_eq!(error.flaw(), Some(&Flaw::NotRegular), "{}", path.display());
+            }
+        }
+        assert!(matches!(
+            open_read(&dir.path().join("none")),
+            Err(Error::Io { .. })
+        ));
+    }
+
+    #[test]
+    fn replacing_leaves_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for content in ["one", "two"] {
+            replace(&path, content.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(names(dir.path()), ["file"]);
+        assert!(remove(&path).unwrap());
+        assert!(!remove(&path).unwrap());
     }
 }
