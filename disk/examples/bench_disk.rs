@@ -119,7 +119,7 @@ fn images(dir: &Path) {
     let image = dir.join("image.qcow2");
     fs::write(&raw, noise(IMAGE)).unwrap();
     let convert = ["convert", "-f", "raw", "-O", "qcow2", s(&raw), s(&image)];
-    if !quiet(&mut Command::new("qemu-img").args(convert)) {
+    if !quiet(Command::new("qemu-img").args(convert)) {
         println!("| images | qemu-img is not there, left out | | | |");
         return;
     }
