@@ -278,7 +278,14 @@ fn a_tap_that_is_gone_is_told_and_made_anew() {
             }
         );
         assert!(!HostNet::tap_exists(&spec.tap));
+        // Whoever holds the descriptor may have a new tap for it; it goes with the descriptor, as ever.
+        host.reattach_guest(&spec, guest.descriptor())
+            .await
+            .unwrap();
+        assert!(HostNet::tap_exists(&spec.tap));
+        assert!(host.reconcile(from_ref(&spec)).await.unwrap().is_clean());
         drop(guest.kill());
+        assert!(!HostNet::tap_exists(&spec.tap));
         let guest = Guest::boot(&host, &spec).await;
         let _ssh = guest.inside.listen("[::]:22");
         assert!(world.internet.reach((guest.address(), 22)).is_ok());

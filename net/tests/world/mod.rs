@@ -294,6 +294,11 @@ impl Guest {
         self.spec.network.guest()
     }
 
+    /// A copy of what QEMU holds.
+    pub fn descriptor(&self) -> OwnedFd {
+        self.wire.as_fd().try_clone_to_owned().unwrap()
+    }
+
     /// The guest sends a frame of its own making.
     pub fn send(&self, frame: &[u8]) {
         // An empty header for virtio's offloads comes first.
