@@ -16,6 +16,9 @@ const PROVIDER: &str = "sev_guest";
 /// Attempts at an answer that nobody else disturbed.
 const ATTEMPTS: u32 = 3;
 
+/// Report and certificate table as the kernel gives them.
+type Answer = (Vec<u8>, Vec<u8>);
+
 /// What is done to the kernel's tree. The one other implementation is that of the tests, which
 /// behaves as the kernel does.
 pub trait Tree {
@@ -163,11 +166,7 @@ impl<T: Tree> ConfigfsTsm<T> {
 
     /// One question and answer. `None` where somebody else wrote meanwhile: `generation` counts
     /// the writes.
-    fn ask(
-        &mut self,
-        path: &Path,
-        request: &ReportRequest,
-    ) -> Result<Option<(Vec<u8>, Vec<u8>)>, GuestError> {
+    fn ask(&mut self, path: &Path, request: &ReportRequest) -> Result<Option<Answer>, GuestError> {
         let level = self.level(path, request.vmpl)?;
         let before = self.number(path, "generation")?;
         self.write(path, "privlevel", level.to_string().as_bytes())?;

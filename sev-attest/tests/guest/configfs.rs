@@ -156,12 +156,11 @@ impl Tree for Kernel {
 
 const DATA: [u8; 64] = [0x5a; 64];
 
+/// Report and table, or why not.
+type Answer = Result<(Vec<u8>, Vec<u8>), GuestError>;
+
 /// What comes of a request, and what it leaves behind.
-fn ask(
-    quirks: Quirks,
-    vmpl: Option<u8>,
-    extended: bool,
-) -> (Result<(Vec<u8>, Vec<u8>), GuestError>, Vec<String>) {
+fn ask(quirks: Quirks, vmpl: Option<u8>, extended: bool) -> (Answer, Vec<String>) {
     let kernel = Kernel(Rc::default());
     kernel.0.borrow_mut().quirks = quirks;
     let mut provider = ConfigfsTsm::new("/tsm".into(), kernel.clone());

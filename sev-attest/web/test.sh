@@ -1,0 +1,16 @@
+#!/bin/sh
+# Builds the page and drives it in a real Chromium (Debian's chromium and chromium-driver): what it
+# says of reports is what the command says. SEV_ATTEST_SCREENSHOTS=DIR keeps pictures of it.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+for tool in chromium chromedriver; do
+    command -v "$tool" >/dev/null || { echo "web: $tool is missing: apt-get install chromium chromium-driver" >&2; exit 1; }
+done
+"$here/build.sh"
+cd "$root"
+cargo build --quiet --locked -p sev-attest
+target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+SEV_ATTEST_WEB_DIST=$here/dist SEV_ATTEST_BIN=$target/debug/sev-attest \
+    exec cargo test --locked -p sev-attest-web --test browser -- --ignored
