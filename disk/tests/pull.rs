@@ -19,9 +19,9 @@ use std::{
 
 use disk::{
     ByteSize, Created, Digest, Error, Expected, Flaw, Format, Progress, PullRequest, Sha256,
-    StoreOptions, create_volume,
+    StoreOptions, Tuning, create_volume,
 };
-use pull_support::{Reply, Scratch, Server, noise, options, request};
+use pull_support::{Reply, Scratch, Server, impatient, noise, options, request};
 
 const PIECE: u64 = 64 << 10;
 
@@ -273,7 +273,13 @@ async fn a_stall_is_noticed_and_continued() {
         }
     })
     .await;
-    let scratch = Scratch::with(one_connection());
+    let scratch = Scratch::with(StoreOptions {
+        tuning: Tuning {
+            connections: 1,
+            ..impatient().tuning
+        },
+        ..impatient()
+    });
     let began = Instant::now();
     scratch.pull(&server.url("/"), &content).await.unwrap();
     scratch.assert_holds(&content);
@@ -479,11 +485,18 @@ async fn a_cancelled_pull_stops_and_can_be_continued() {
     options.tuning.save_every = Duration::from_secs(3600);
     let scratch = Scratch::with(options);
     let url = server.url("/");
-    for _ in 0..3 {
-        let pull = scratch.pull(&url, &content);
-        tokio::time::timeout(Duration::from_millis(60), pull)
-            .await
-            .unwrap_err();
+    let wanted = request(&url, Sha256::of(&content).into());
+    for n in 1..=3 {
+        let reached = tokio::sync::Notify::new();
+        let pull = scratch.store.pull(&wanted, |p| {
+            if p.done >= ByteSize::from_bytes(n * (300 << 10)) {
+                reached.notify_one();
+            }
+        });
+        tokio::select! {
+            result = pull => panic!("{result:?}"),
+            () = reached.notified() => (),
+        }
     }
     assert_eq!(scratch.images().len(), 0);
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -11,7 +11,7 @@ mod pull_support;
 use std::time::Duration;
 
 use disk::{Error, Flaw};
-use pull_support::{Reply, Request, Scratch, Server, noise};
+use pull_support::{Reply, Request, Scratch, Server, impatient, noise, options};
 
 /// What each lie leads to, with how many requests at most.
 #[tokio::test]
@@ -239,7 +239,8 @@ async fn lies_are_found_out() {
     for (name, lie, check, most) in lies {
         let (served, lie) = (content.clone(), *lie);
         let server = Server::start(move |request| lie(&served, request)).await;
-        let scratch = Scratch::new();
+        let silent = matches!(*name, "silence" | "no answer at all");
+        let scratch = Scratch::with(if silent { impatient() } else { options() });
         let error = scratch
             .pull(&server.url("/?token=hidden"), &content)
             .await

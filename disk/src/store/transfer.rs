@@ -6,7 +6,12 @@
 //!
 //! A server without ranges is served by one connection, and each failure starts afresh.
 
-use std::{fs::File, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use reqwest::{Response, Url};
@@ -29,6 +34,8 @@ use crate::{
 
 /// Most times that a download starts afresh because the content changed.
 const MAX_RESTARTS: u32 = 3;
+/// Longest time that bytes wait in memory for more to be written with them.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a content of unknown length between two looks at the free space.
 const SPACE_STEP: u64 = 64 << 20;
 
@@ -445,6 +452,7 @@ impl Job<'_> {
         response: &mut Response,
     ) -> Result<(), Failure> {
         let mut block = Vec::with_capacity(BLOCK);
+        let mut written_at = Instant::now();
         loop {
             let next = self.fetch.chunk(response).await;
             if let Ok(Some(chunk)) = &next {
@@ -459,7 +467,9 @@ impl Job<'_> {
                 block.extend_from_slice(chunk);
             }
             let over = !matches!(next, Ok(Some(_)));
-            if block.len() >= BLOCK || (over && !block.is_empty()) {
+            let due = over || block.len() >= BLOCK || written_at.elapsed() > WRITE_EVERY;
+            if due && !block.is_empty() {
+                written_at = Instant::now();
                 let n = block.len() as u64;
                 block = self.write(*at, block).await?;
                 *at += n;

@@ -292,7 +292,7 @@ pub(crate) fn options() -> StoreOptions {
         reserve: ByteSize::ZERO,
         tuning: Tuning {
             connect_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_millis(600),
+            idle_timeout: Duration::from_secs(10),
             attempts: 3,
             backoff: Duration::from_millis(5),
             max_backoff: Duration::from_millis(20),
@@ -303,6 +303,13 @@ pub(crate) fn options() -> StoreOptions {
         },
         ..StoreOptions::default()
     }
+}
+
+/// The same, and silence is noticed soon.
+pub(crate) fn impatient() -> StoreOptions {
+    let mut options = options();
+    options.tuning.idle_timeout = Duration::from_millis(600);
+    options
 }
 
 /// A store of its own.
