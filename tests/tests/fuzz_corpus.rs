@@ -11,6 +11,7 @@ const TARGETS: &[Target] = &[
     ("attestation_report", fuzz::sev_attest::report),
     ("certificate", fuzz::sev_attest::certificate),
     ("certificate_table", fuzz::sev_attest::certificate_table),
+    ("create_request", fuzz::agent::create_request),
     ("digest_list", fuzz::disk::digest_list),
     ("image", fuzz::disk::image),
     ("network_texts", fuzz::net::network_texts),

@@ -155,6 +155,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_root_and_the_agents_own_user_may_name_files() {
+        let ours = rustix::process::geteuid().as_raw();
+        for (uid, may) in [
+            (Some(0), true),
+            (Some(ours), true),
+            (Some(4_000_000_000), false),
+            (None, false),
+        ] {
+            assert_eq!(Peer { uid }.may_name_files(), may, "{uid:?}");
+        }
+    }
+
+    #[test]
     fn the_busy_answer_is_whole() {
         let text = std::str::from_utf8(BUSY).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

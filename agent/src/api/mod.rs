@@ -152,4 +152,4 @@ async fn within_limit(request: Request, next: Next) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

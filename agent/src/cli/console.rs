@@ -1,6 +1,6 @@
 //! The terminal as a guest's serial console.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write as _};
 
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::{
@@ -64,7 +64,9 @@ pub(super) async fn run(
     let raw = Raw::enter()?;
     let ended = pass(line, keys(), out).await;
     drop(raw);
-    out.note("\ndisconnected");
+    // The guest's last line has no end.
+    let _ = writeln!(io::stderr());
+    out.note("disconnected");
     ended
 }
 

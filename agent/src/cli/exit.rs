@@ -32,6 +32,19 @@ pub enum Status {
     Timeout = 5,
 }
 
+impl Status {
+    /// What programs are told where the agent gave no word of its own.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "invalid",
+            Self::NotFound => "not_found",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 impl From<Status> for ExitCode {
     fn from(status: Status) -> Self {
         ExitCode::from(status as u8)
@@ -70,8 +83,12 @@ impl Failure {
     /// One line for programs.
     #[must_use]
     pub fn json(&self) -> String {
+        let code = match self.code {
+            Some(code) => serde_json::to_value(code).unwrap_or_default(),
+            None => self.status.word().into(),
+        };
         let error = serde_json::json!({
-            "code": self.code, "message": self.message, "hint": self.hint,
+            "code": code, "message": self.message, "hint": self.hint,
         });
         serde_json::json!({ "error": error }).to_string()
     }

@@ -355,7 +355,7 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
         rows.push(("Restarts", format!("{} in a row", v.restarts)));
     }
     if let Some(at) = &v.next_start_at {
-        rows.push(("Next start", at.clone()));
+        rows.push(("Next start", table::time(at)));
     }
     if let Some(failure) = &v.failure {
         rows.push(("Failure", failure.message.clone()));
@@ -363,7 +363,7 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
     if let Some(warning) = &v.warning {
         rows.push(("Warning", warning.clone()));
     }
-    rows.push(("Created", v.created_at.clone()));
+    rows.push(("Created", table::time(&v.created_at)));
     rows
 }
 

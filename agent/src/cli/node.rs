@@ -99,7 +99,7 @@ pub(super) async fn events(client: &Client, out: Out, args: EventsArgs) -> Resul
 
 /// An event in one line.
 pub(super) fn line(event: &EventRow, names: &HashMap<String, String>) -> String {
-    let at = event.at.get(..19).unwrap_or(&event.at).replace('T', " ");
+    let at = table::time(&event.at);
     let who = match &event.instance {
         None => "node",
         Some(id) => names
@@ -109,11 +109,8 @@ pub(super) fn line(event: &EventRow, names: &HashMap<String, String>) -> String 
     let word = |key: &str| event.data[key].as_str().unwrap_or_default().to_owned();
     let what = if event.kind == "phase" {
         let parts = [word("phase"), word("step"), word("stage"), word("reason")];
-        parts
-            .into_iter()
-            .filter(|p| !p.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
+        let parts: Vec<_> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+        parts.join(" ").replace('_', "-")
     } else if event.instance.is_none() {
         format!("{} {}", event.kind, word("name"))
     } else {

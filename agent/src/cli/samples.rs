@@ -38,6 +38,8 @@ pub(super) fn instance() -> InstanceView {
         uptime_seconds: Some(7260),
         restarts: 0,
         progress: None,
+        stage_ends_at: None,
+        paused: false,
         warning: None,
         failure: None,
         next_start_at: None,

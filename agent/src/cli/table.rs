@@ -127,6 +127,12 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
+/// A time (RFC 3339, UTC, as the agent tells it) to the second.
+#[must_use]
+pub fn time(at: &str) -> String {
+    at.get(..19).unwrap_or(at).replacen('T', " ", 1)
+}
+
 /// Seconds as people say them: the two largest units.
 #[must_use]
 pub fn duration(seconds: u64) -> String {

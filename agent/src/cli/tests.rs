@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use clap::{CommandFactory as _, Parser as _};
 
 use super::{
-    Cli, Command,
+    Cli, Command, Out, Status,
     args::InstanceCommand,
-    image, instance, node, samples,
+    image, instance, node, remote, samples,
     table::{pairs, table},
     volume,
 };
+use crate::client::Client;
 
 const WIDTH: u16 = 80;
 
@@ -100,6 +101,98 @@ fn events() {
         .map(|e| node::line(e, &names))
         .collect();
     insta::assert_snapshot!("events", fits(&text));
+}
+
+/// Against a real agent's API.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_statuses() {
+    let bench = crate::api::tests::harness::Bench::new().await;
+    bench.image("tiny").await;
+    bench.instance("web").await;
+    let create = "instance create --name web --image tiny --memory 64MiB --disk 1 --no-start";
+    let table: [(String, Status, &str); 13] = [
+        (
+            "instance show wbe".into(),
+            Status::NotFound,
+            "instance list",
+        ),
+        (
+            "instance delete wbe --wait".into(),
+            Status::NotFound,
+            "instance list",
+        ),
+        (
+            "instance logs wbe -f".into(),
+            Status::NotFound,
+            "instance list",
+        ),
+        (
+            "instance console web".into(),
+            Status::Failed,
+            "does not run",
+        ),
+        (create.into(), Status::Failed, "--name"),
+        (
+            format!("{create} --allowed-ports 99999"),
+            Status::Usage,
+            "99999",
+        ),
+        (
+            format!("{create} --cloud-init /nonexistent"),
+            Status::Usage,
+            "/nonexistent",
+        ),
+        (
+            create.replace("tiny", "big"),
+            Status::Usage,
+            "image list",
+        ),
+        (
+            "instance firewall web --deny 80".into(),
+            Status::Failed,
+            "80",
+        ),
+        (
+            "volume show data".into(),
+            Status::NotFound,
+            "volume list",
+        ),
+        ("image remove tiny".into(), Status::Failed, "layered"),
+        (
+            "image pull nothing".into(),
+            Status::NotFound,
+            "image list",
+        ),
+        (
+            "image import x /nonexistent".into(),
+            Status::Usage,
+            "/nonexistent",
+        ),
+    ];
+    for (line, status, says) in table {
+        let words = std::iter::once("crn-agent").chain(line.split(' '));
+        let cli = Cli::try_parse_from(words).unwrap();
+        let failure = remote(&bench.client, Out::new(true), cli.command)
+            .await
+            .expect_err(&line);
+        assert_eq!(failure.status, status, "{line}: {failure:?}");
+        let told = failure.line();
+        assert!(
+            told.contains(says) && told.lines().count() == 1,
+            "{line}: {told}"
+        );
+    }
+    let nobody = Client::new(std::path::Path::new("/nonexistent/api.sock"));
+    let list = Cli::try_parse_from(["crn-agent", "status"])
+        .unwrap()
+        .command;
+    let failure = remote(&nobody, Out::new(true), list).await.unwrap_err();
+    assert_eq!(failure.status, Status::Unreachable);
+    assert!(
+        failure.json().contains("\"code\":\"unreachable\""),
+        "{}",
+        failure.json()
+    );
 }
 
 /// What a shell may hand over: refused with status 2, without an agent.

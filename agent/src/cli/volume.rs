@@ -156,6 +156,6 @@ fn show(out: Out, view: &VolumeView) -> Result<(), Failure> {
             "Attached to",
             attached.unwrap_or_else(|| "nobody".to_owned()),
         ),
-        ("Created", view.created_at.clone()),
+        ("Created", table::time(&view.created_at)),
     ])
 }

@@ -80,10 +80,10 @@ fn describe(view: &InstanceView) -> String {
         "backing-off" => "QEMU died, waiting for the next start",
         other => other,
     };
-    match (&view.failure, &view.warning) {
-        (Some(failure), _) => format!("{}: {what} ({})", view.name, failure.message),
-        (None, Some(warning)) => format!("{}: {what} ({warning})", view.name),
-        (None, None) => format!("{}: {what}", view.name),
+    match &view.failure {
+        Some(failure) => format!("{}: {what} ({})", view.name, failure.message),
+        None if view.paused => format!("{}: paused, a disk failed", view.name),
+        None => format!("{}: {what}", view.name),
     }
 }
 

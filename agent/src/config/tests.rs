@@ -152,3 +152,45 @@ fn every_setting_is_documented() {
         }
     }
 }
+
+#[test]
+fn the_status_page_stays_on_this_host() {
+    let with = |at: &str| {
+        let set = vec![format!("api.status_listen={at}")];
+        load(&Sources {
+            set,
+            ..Sources::default()
+        })
+    };
+    for good in ["127.0.0.1:4021", "[::1]:4021"] {
+        assert_eq!(
+            with(good).unwrap().api.status_listen,
+            Some(good.parse().unwrap())
+        );
+    }
+    for bad in [
+        "0.0.0.0:4021",
+        "[::]:4021",
+        "192.0.2.1:80",
+        "localhost:80",
+        "4021",
+    ] {
+        let error = with(bad).unwrap_err().to_string();
+        assert!(error.contains("api.status_listen"), "{bad}: {error}");
+    }
+}
+
+/// A file of this host needs no digest; what comes from elsewhere does.
+#[test]
+fn images_from_elsewhere_need_a_digest() {
+    let with = |url: &str| {
+        let catalogue = format!("[{{name = \"x\", url = \"{url}\"}}]");
+        load(&Sources {
+            set: vec![format!("images.catalogue={catalogue}")],
+            ..Sources::default()
+        })
+    };
+    assert!(with("file:///srv/x.qcow2").is_ok());
+    assert!(with("/srv/x.qcow2").is_ok());
+    assert!(with("https://example.org/x.qcow2").is_err());
+}

@@ -48,7 +48,7 @@ pub async fn stored(node: &Arc<Node>, name: &ImageName) -> Result<Option<StoredI
         return Ok(None);
     };
     let store = node.store.clone();
-    Ok(blocking(move || store.get(&digest.into()).map_err(ImageError::from)).await?)
+    blocking(move || store.get(&digest.into()).map_err(ImageError::from)).await
 }
 
 /// Whether there is any hope of [`ensure`]: asked before a record is made.

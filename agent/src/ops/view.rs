@@ -71,6 +71,10 @@ pub struct InstanceView {
     pub restarts: u32,
     /// Progress of the image's download.
     pub progress: Option<ProgressView>,
+    /// When the present stage of a stop runs out of time, RFC 3339.
+    pub stage_ends_at: Option<String>,
+    /// The guest is paused because a disk failed, for lack of space perhaps.
+    pub paused: bool,
     /// Something the operator should know.
     pub warning: Option<String>,
     /// What went wrong last, in the phases `failed`, `backing-off` and on the way there.
@@ -255,6 +259,8 @@ impl InstanceView {
             progress: live
                 .and_then(|s| s.progress)
                 .map(|(done, total)| ProgressView { done, total }),
+            stage_ends_at: live.and_then(|s| s.stage_ends_at.clone()),
+            paused: live.is_some_and(|s| s.paused),
             warning: live.and_then(|s| s.warning.clone()),
             failure,
             next_start_at,

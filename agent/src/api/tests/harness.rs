@@ -23,35 +23,35 @@ use crate::{
 };
 
 /// A key that anybody may know.
-pub(super) const KEY: &str =
+pub(crate) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ test";
 
-pub(super) struct Bench {
-    pub(super) dir: TempDir,
-    pub(super) node: Arc<Node>,
-    pub(super) socket: PathBuf,
-    pub(super) client: Client,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
+    pub(crate) node: Arc<Node>,
+    pub(crate) socket: PathBuf,
+    pub(crate) client: Client,
     stop: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
 }
 
 /// An answer as it came over the wire.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// The word in a JSON error.
-    pub(super) fn code(&self) -> Option<String> {
+    pub(crate) fn code(&self) -> Option<String> {
         let body: Value = serde_json::from_str(&self.body).ok()?;
         Some(body["error"]["code"].as_str()?.to_owned())
     }
 }
 
-pub(super) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc<Node> {
+pub(crate) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc<Node> {
     let mut config = Config {
         state_dir: dir.path().join("state"),
         run_dir: dir.path().join("run"),
@@ -96,11 +96,11 @@ pub(super) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc
 }
 
 impl Bench {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let node = node(&dir, change).await;
         let socket = dir.path().join("api.sock");
@@ -121,13 +121,13 @@ impl Bench {
     }
 
     /// Ends the server as the agent does.
-    pub(super) async fn shut_down(&mut self) {
+    pub(crate) async fn shut_down(&mut self) {
         drop(self.stop.take());
         self.served.take().unwrap().await.unwrap();
     }
 
     /// An image in the store, 64 MiB, with nothing on it.
-    pub(super) async fn image(&self, name: &str) -> PathBuf {
+    pub(crate) async fn image(&self, name: &str) -> PathBuf {
         let file = self.dir.path().join(format!("{name}.qcow2"));
         disk::create_volume(&file, disk::ByteSize::from_mib(64), disk::Format::Qcow2).unwrap();
         let name = name.parse().unwrap();
@@ -138,7 +138,7 @@ impl Bench {
     }
 
     /// A request for a small instance that is not started.
-    pub(super) fn request(name: &str) -> Value {
+    pub(crate) fn request(name: &str) -> Value {
         json!({
             "name": name, "vcpus": 1, "memory_mib": 64, "disk_mib": 128, "image": "tiny",
             "ssh_keys": [KEY], "start": false,
@@ -146,7 +146,7 @@ impl Bench {
     }
 
     /// Creates an instance and waits until it is prepared.
-    pub(super) async fn instance(&self, name: &str) -> InstanceView {
+    pub(crate) async fn instance(&self, name: &str) -> InstanceView {
         let request = Self::request(name);
         let view: InstanceView = self
             .client
@@ -157,7 +157,7 @@ impl Bench {
     }
 
     /// Waits for a phase.
-    pub(super) async fn settled(&self, instance: &str, phase: &str) -> InstanceView {
+    pub(crate) async fn settled(&self, instance: &str, phase: &str) -> InstanceView {
         for _ in 0..400 {
             let path = format!("/v1/instances/{instance}");
             let view: InstanceView = self.client.get(&path).await.unwrap();
@@ -171,7 +171,7 @@ impl Bench {
     }
 
     /// Everything that is recorded, as text.
-    pub(super) fn records(&self) -> String {
+    pub(crate) fn records(&self) -> String {
         let db = rusqlite::Connection::open(self.node.paths.database()).unwrap();
         let mut out = String::new();
         for table in ["instances", "volumes", "images", "events"] {
@@ -189,7 +189,7 @@ impl Bench {
     }
 
     /// Sends bytes as they are and reads the answer.
-    pub(super) async fn raw(&self, request: &[u8]) -> Answer {
+    pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
         let mut stream = UnixStream::connect(&self.socket).await.unwrap();
         // A server that has seen enough closes while we still write.
         let _ = stream.write_all(request).await;
@@ -197,7 +197,7 @@ impl Bench {
     }
 
     /// Sends a request with a JSON body.
-    pub(super) async fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -210,7 +210,7 @@ impl Bench {
 }
 
 /// Reads one answer: to the end of the connection or of the announced body.
-pub(super) async fn answer(stream: &mut UnixStream) -> Answer {
+pub(crate) async fn answer(stream: &mut UnixStream) -> Answer {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     let whole = |bytes: &[u8]| {

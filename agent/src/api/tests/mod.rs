@@ -2,7 +2,7 @@
 //! Instances are prepared for real and not started: what runs is tested end to end.
 
 mod document;
-mod harness;
+pub(crate) mod harness;
 mod hostile;
 mod routes;
 mod streams;
