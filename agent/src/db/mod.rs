@@ -100,6 +100,18 @@ impl Db {
         Ok((Self { jobs }, fresh))
     }
 
+    /// Brings everything into the database's one file, so that a copy of it is whole.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn settle(&self) -> Result<(), DbError> {
+        self.call(|c| {
+            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Runs `work` on the database's thread.
     pub(crate) async fn call<T, F>(&self, work: F) -> Result<T, DbError>
     where

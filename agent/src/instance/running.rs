@@ -6,7 +6,7 @@ use qmp::{Event, RunState};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::{
     Command, TaskError, console_log, probe,
@@ -301,7 +301,7 @@ impl Task {
         );
         let launched = age(row.process.as_ref());
         let began = Instant::now();
-        self.probe = Some(tokio::spawn(async move {
+        let probe = async move {
             probe::until_ssh_answers(address).await;
             status.send_modify(|s| s.ready = true);
             let took = launched + began.elapsed();
@@ -315,7 +315,8 @@ impl Task {
                 "ready",
                 json!({ "at": at, "ms": took.as_millis() as u64 }),
             );
-        }));
+        };
+        self.probe = Some(tokio::spawn(probe.in_current_span()));
     }
 
     /// Opens exactly these ports.

@@ -75,6 +75,9 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     keeper.abort();
     let _ = tokio::join!(api, status);
     let _ = fs::remove_file(node.config.socket());
+    if let Err(e) = node.db.settle().await {
+        warn!("{e}");
+    }
     drop(lock);
     Ok(())
 }
@@ -108,11 +111,13 @@ async fn open(
     began: Instant,
 ) -> Result<(Arc<Node>, UnixListener), ServeError> {
     let database = paths.database();
-    let (db, fresh) = blocking(move || Ok::<_, ServeError>(Db::open(&database)?)).await?;
-    if fresh && let Some(found) = sweep::without_records(&paths)? {
-        let _ = fs::remove_file(paths.database());
+    // Asked before a new database is made: it would be taken for the lost one.
+    if !database.exists()
+        && let Some(found) = sweep::without_records(&paths)?
+    {
         return Err(ServeError::RecordsLost { found });
     }
+    let (db, _) = blocking(move || Ok::<_, ServeError>(Db::open(&database)?)).await?;
     let mark = paths.node_mark();
     let uids = config.qemu.uid_base..config.qemu.uid_base.saturating_add(config.qemu.uid_count);
     let scan = tokio::task::spawn_blocking({
