@@ -76,10 +76,10 @@ fn write(
         value["notes"] = notes.into();
         format!("{value:#}\n")
     } else {
-        let notes = notes
-            .iter()
-            .map(|note| format!("note: {}\n", crate::show::plain(note)));
-        notes.collect::<String>() + &appraisal.to_text()
+        for note in notes {
+            eprintln!("sev-attest: {}", crate::show::plain(note));
+        }
+        appraisal.to_text()
     };
     out.write_all(text.as_bytes()).map_err(CliError::Output)?;
     Ok(appraisal.outcome.exit_status())
