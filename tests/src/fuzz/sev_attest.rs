@@ -73,8 +73,14 @@ pub fn report(data: &[u8]) {
         let appraisal = appraise(report, chain, &Policy::default(), at);
         let _ = (appraisal.to_text(), appraisal.to_json());
         if appraisal.is_genuine() {
-            let real = include_bytes!("../../../sev-attest/tests/vectors/az-genoa-report.bin");
-            assert_eq!(report.as_bytes(), real, "a forged report is genuine");
+            let real: [&[u8]; 2] = [
+                include_bytes!("../../../sev-attest/tests/vectors/az-genoa-report.bin"),
+                include_bytes!("../../../sev-attest/tests/vectors/ms-turin-report.bin"),
+            ];
+            assert!(
+                real.contains(&report.as_bytes().as_slice()),
+                "a forged report is genuine: {report:?}"
+            );
         }
     }
 }
