@@ -85,6 +85,13 @@ const CHAINS: &str = "
 		timeout 1m;
 	}
 
+	set connections {
+		type ifname;
+		size 65535;
+		flags dynamic,timeout;
+		timeout 1m;
+	}
+
 	chain prerouting {
 		type filter hook prerouting priority raw - 10; policy accept;
 		iifname \"vmtap*\" goto sender
@@ -137,6 +144,7 @@ const CHAINS: &str = "
 		ct status dnat counter drop
 		ip daddr 169.254.0.0/16 counter drop
 		ip6 daddr { fd00:ec2::254, fd20:ce::254 } counter drop
+		ct status & confirmed == 0 update @connections { iifname limit rate over 500/second burst 10000 packets } counter drop
 		oifname \"vmtap*\" return
 		oifname @uplinks accept
 		counter drop

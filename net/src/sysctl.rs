@@ -64,6 +64,12 @@ pub(crate) fn of_host(spec: &HostSpec, uplinks: &BTreeSet<String>) -> Vec<Settin
             ));
         }
     }
+    // Room for the connections of many guests that each use all that they may have. It costs memory only as
+    // it is used.
+    all.push(Setting {
+        optional: true,
+        ..setting("netfilter/nf_conntrack_max", Value::AtLeast(1 << 20))
+    });
     // Room for the neighbours of a thousand guests. Namespaces share it and do not see it.
     for (name, value) in [
         ("gc_thresh3", 32_768),

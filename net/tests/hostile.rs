@@ -273,6 +273,42 @@ fn a_flood_of_neighbours_does_not_fill_the_hosts_table() {
     });
 }
 
+/// The host's table of connections is everybody's: one guest fills it only slowly.
+#[test]
+fn a_flood_of_connections_does_not_fill_the_hosts_table() {
+    World::run(|world| async move {
+        let host = World::start(World::spec()).await;
+        let (one, two) = two_guests(&host).await;
+        let path = path(&one, ip(INTERNET));
+        // One that nobody answers is one connection, however many packets it has.
+        let sink = world.internet.udp("[::]:9000");
+        for _ in 0..12_000 {
+            one.send(&path.udp((1, 9000), b"stream"));
+        }
+        while arrives(&sink) {}
+        for _ in 0..50 {
+            one.send(&path.udp((1, 9000), b"stream"));
+        }
+        assert!((0..50).all(|_| arrives(&sink)));
+        for n in 0..40_000u16 {
+            one.send(&path.udp((10_000 + n % 200, 20_000 + n / 200), b"more"));
+        }
+        let count = "/proc/sys/net/netfilter/nf_conntrack_count";
+        let count: u32 = world
+            .host
+            .sh(&format!("cat {count}"))
+            .trim()
+            .parse()
+            .unwrap();
+        assert!((9_000..20_000).contains(&count), "{count} connections");
+        let _web = world.internet.listen("[::]:443");
+        assert!(
+            two.inside.reach((ip(INTERNET), 443)).is_ok(),
+            "others are not hurt"
+        );
+    });
+}
+
 #[test]
 fn ipv4_is_closed_without_nat() {
     World::run(|world| async move {
