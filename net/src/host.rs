@@ -457,24 +457,12 @@ impl HostNet {
         Watch::open(self.clone(), port).map_err(kernel("subscribe to events"))
     }
 
-    /// Whether a guest that [`Self::add_guest`] was told of has a tap of this name.
-    pub(crate) async fn expects_tap(&self, name: &str) -> bool {
-        self.0
-            .state
-            .lock()
-            .await
-            .guests
-            .values()
-            .any(|g| g.tap.as_str() == name)
-    }
-
-    /// The tap of the guest that has an address.
-    pub(crate) async fn tap_of(&self, address: Ipv6Addr) -> Option<String> {
-        let state = self.0.state.lock().await;
-        let mut guests = state.guests.values();
-        guests
-            .find(|g| g.network.contains(address))
-            .map(|g| g.tap.to_string())
+    /// Looks at the guests that [`Self::add_guest`] was told of.
+    pub(crate) async fn with_guests<T>(
+        &self,
+        look: impl FnOnce(&BTreeMap<GuestIndex, GuestSpec>) -> T,
+    ) -> T {
+        look(&self.0.state.lock().await.guests)
     }
 
     /// Chains of others that drop what the agent's table lets through: forwarding to guests does not work

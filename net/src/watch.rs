@@ -1,7 +1,7 @@
 //! Changes that others make, as the kernel tells them: repair need not wait for the next comparison.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     net::Ipv6Addr,
     os::fd::{AsRawFd, RawFd},
@@ -19,10 +19,13 @@ use netlink_sys::{
     Socket, SocketAddr,
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
-use tokio::{io::unix::AsyncFd, time::sleep};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep,
+};
 
 use crate::{
-    GuestNet, HostNet, TapName,
+    GuestIndex, GuestNet, GuestSpec, HostNet, TapName,
     netlink::{each, nft},
 };
 
@@ -56,6 +59,7 @@ pub struct Watch {
     own_port: u32,
     routes: AsyncFd<Descriptor>,
     tables: AsyncFd<Descriptor>,
+    events: Vec<Event>,
     told: VecDeque<Change>,
 }
 
@@ -109,6 +113,17 @@ enum Event {
     Lost(Ipv6Addr),
 }
 
+impl Event {
+    /// The tap of the guest that it is about, if it is about one.
+    fn tap(&self, guests: &BTreeMap<GuestIndex, GuestSpec>) -> Option<String> {
+        let concerns = |guest: &&GuestSpec| match self {
+            Self::Gone(tap) | Self::Down(tap) => guest.tap.as_str() == tap,
+            Self::Lost(address) => guest.network.contains(*address),
+        };
+        guests.values().find(concerns).map(|g| g.tap.to_string())
+    }
+}
+
 impl Watch {
     pub(crate) fn open(host: HostNet, own_port: u32) -> io::Result<Self> {
         let groups = [GROUP_LINK, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE];
@@ -117,6 +132,7 @@ impl Watch {
             own_port,
             routes: Descriptor::subscribed(NETLINK_ROUTE, &groups)?,
             tables: Descriptor::subscribed(NETLINK_NETFILTER, &[GROUP_NFTABLES])?,
+            events: Vec::new(),
             told: VecDeque::new(),
         })
     }
@@ -124,17 +140,28 @@ impl Watch {
     /// Waits for the next change; then it is time for [`HostNet::reconcile`]. May be cancelled and called
     /// again. `None` when the kernel's sockets are lost.
     pub async fn next(&mut self) -> Option<Change> {
-        while self.told.is_empty() {
-            // Each is read until it has no more; what comes meanwhile makes it ready again.
-            tokio::select! {
-                ready = self.routes.readable() => ready.ok()?.clear_ready(),
-                ready = self.tables.readable() => ready.ok()?.clear_ready(),
+        loop {
+            if let Some(change) = self.told.pop_front() {
+                return Some(change);
             }
-            sleep(FLOCK).await;
-            self.read_routes().await.ok()?;
-            self.read_tables().ok()?;
+            // Nothing is read before the last wait, and nothing is forgotten before the next one.
+            if self.events.is_empty() {
+                tokio::select! {
+                    ready = self.routes.readable() => ready.map(drop).ok()?,
+                    ready = self.tables.readable() => ready.map(drop).ok()?,
+                }
+                sleep(FLOCK).await;
+                self.read_routes().ok()?;
+                self.read_tables().ok()?;
+            }
+            let events = &self.events;
+            let taps = self.host.with_guests(|guests| {
+                let tap_of = |event: &Event| event.tap(guests);
+                events.iter().map(tap_of).collect::<Vec<_>>()
+            });
+            let taps = taps.await;
+            self.judge(taps);
         }
-        self.told.pop_front()
     }
 
     fn tell(&mut self, change: Change) {
@@ -143,43 +170,39 @@ impl Watch {
         }
     }
 
-    async fn read_routes(&mut self) -> io::Result<()> {
-        let Some(messages) = self.routes.get_ref().receive()? else {
+    /// What events mean, given the guests' taps that they are about.
+    fn judge(&mut self, taps: Vec<Option<String>>) {
+        // With a tap go its addresses and routes: that it is gone says it all.
+        let (gone, other): (Vec<_>, Vec<_>) = std::mem::take(&mut self.events)
+            .into_iter()
+            .zip(taps)
+            .filter_map(|(event, tap)| Some((event, tap?)))
+            .partition(|(event, _)| matches!(event, Event::Gone(_)));
+        let gone: BTreeSet<_> = gone.into_iter().map(|(_, tap)| tap).collect();
+        if other.iter().any(|(_, tap)| !gone.contains(tap)) {
+            self.tell(Change::Link);
+        }
+        for tap in gone {
+            self.tell(Change::TapGone(tap));
+        }
+    }
+
+    fn read_routes(&mut self) -> io::Result<()> {
+        let Some(messages) = take(&self.routes)? else {
             self.tell(Change::Unknown);
             return Ok(());
         };
-        let mut events = Vec::new();
         for bytes in messages {
             each(&bytes, |message| {
-                events.extend(event(message.into_inner()));
+                self.events.extend(event(message.into_inner()));
                 Ok(true)
             })?;
-        }
-        // With a tap go its addresses and routes: that it is gone says it all.
-        let mut gone = BTreeSet::new();
-        for event in &events {
-            if let Event::Gone(tap) = event {
-                if self.host.expects_tap(tap).await {
-                    self.tell(Change::TapGone(tap.clone()));
-                    gone.insert(tap.clone());
-                }
-            }
-        }
-        for event in events {
-            let tap = match event {
-                Event::Down(tap) if self.host.expects_tap(&tap).await => Some(tap),
-                Event::Lost(address) => self.host.tap_of(address).await,
-                Event::Gone(_) | Event::Down(_) => None,
-            };
-            if tap.is_some_and(|tap| !gone.contains(&tap)) {
-                self.tell(Change::Link);
-            }
         }
         Ok(())
     }
 
     fn read_tables(&mut self) -> io::Result<()> {
-        let Some(messages) = self.tables.get_ref().receive()? else {
+        let Some(messages) = take(&self.tables)? else {
             self.tell(Change::Unknown);
             return Ok(());
         };
@@ -200,6 +223,17 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Everything that a socket has; after it the socket is ready when there is more. `None` when some was lost.
+fn take(socket: &AsyncFd<Descriptor>) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let mut taken = Ok(Some(Vec::new()));
+    // It is read until it has no more, which this says.
+    let _ = socket.try_io(Interest::READABLE, |descriptor| {
+        taken = descriptor.receive();
+        Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock))
+    });
+    taken
 }
 
 fn event(bytes: &[u8]) -> Option<Event> {
