@@ -27,8 +27,8 @@ use std::{
 use net::{AddressPlan, GuestIndex, GuestSpec, HostNet, HostSpec};
 
 const RUNS: usize = 15;
-const ROUNDS: usize = 7;
-const PACKETS: usize = 40_000;
+const ROUNDS: usize = 9;
+const PACKETS: usize = 10_000;
 const TABLE: &str = "crn_bench";
 const INTERNET: &str = "2001:db8:ffff::1";
 

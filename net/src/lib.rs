@@ -14,6 +14,7 @@ mod netlink;
 mod nft;
 mod port;
 mod ruleset;
+mod spec;
 mod sysctl;
 mod tap;
 mod wanted;
@@ -22,9 +23,10 @@ mod watch;
 pub use address::{AddressPlan, GuestNet, Prefix};
 pub use error::Error;
 pub use guest::{GuestIndex, GuestSpec, Mac, TapName};
-pub use host::{HostNet, HostSpec, Obstacle, Repairs};
+pub use host::HostNet;
 pub use ipv4::{GuestIpv4, Ipv4Pool};
 pub use port::{PortRule, Proto};
+pub use spec::{HostSpec, Obstacle, Repairs};
 pub use watch::{Change, Watch};
 
 #[doc(hidden)] // for fuzzing

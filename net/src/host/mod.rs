@@ -1,8 +1,10 @@
 //! The host's side: what the agent asks for, and how it is done.
 
+mod firewall;
+mod kernel;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::{IpAddr, Ipv6Addr},
     os::fd::OwnedFd,
     sync::{Arc, Mutex as BlockingMutex, PoisonError},
@@ -10,105 +12,15 @@ use std::{
 
 use tokio::sync::Mutex;
 
+use self::kernel::{blocking, bring_up, index, indices, kernel, observe, route, uplinks};
 use crate::{
-    Error, GuestIndex, GuestSpec, Ipv4Pool, PortRule, Prefix, TapName,
-    elements::{Element, Key},
-    netlink::{
-        nft::Nft,
-        route::{Change, Observed, Router},
-    },
-    nft,
-    ruleset::Ruleset,
-    sysctl, tap,
+    Error, GuestIndex, GuestSpec, HostSpec, Obstacle, PortRule, Repairs, TapName,
+    elements::Element,
+    netlink::nft::Nft,
+    nft, sysctl, tap,
     wanted::{self, Diff, Wanted},
     watch::Watch,
 };
-
-/// What the node's configuration says of the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostSpec {
-    /// Name of the agent's nftables table (family inet).
-    pub table: String,
-    /// The interface toward the internet; those of the default routes unless given.
-    pub uplink: Option<String>,
-    /// Answer neighbour solicitations for guests on the uplink.
-    pub ndp_proxy: bool,
-    /// Where guests' IPv4 addresses come from; none without NAT.
-    pub ipv4: Option<Ipv4Pool>,
-    /// The node's IPv6 prefix.
-    pub prefix: Prefix,
-}
-
-impl HostSpec {
-    /// Checks the names.
-    ///
-    /// # Errors
-    /// A name that nftables or the kernel would not take.
-    pub fn check(&self) -> Result<(), Error> {
-        let bad = |name: &str, what, why| {
-            Err(Error::BadName {
-                name: name.to_owned(),
-                what,
-                why,
-            })
-        };
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if !self.table.starts_with(|c: char| c.is_ascii_lowercase())
-            || !self.table.chars().all(plain)
-            || self.table.len() > 31
-        {
-            let why = "expected at most 31 letters, digits and underscores, a small letter first";
-            return bad(&self.table, "a table", why);
-        }
-        if let Some(uplink) = &self.uplink {
-            if uplink.is_empty() || uplink.len() > 15 || matches!(uplink.as_str(), "." | "..") {
-                return bad(uplink, "an interface", "expected 1 to 15 bytes");
-            }
-            if !uplink
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_-.@".contains(c))
-            {
-                let why = "expected letters, digits, and any of _-.@";
-                return bad(uplink, "an interface", why);
-            }
-            if uplink.starts_with(crate::TapName::PREFIX) {
-                return bad(uplink, "the uplink", "names of guests' taps begin so");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a reconciliation found wrong and put right.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// The table was missing or its rules were changed: it was written anew, whole.
-    pub table: bool,
-    /// Elements of its sets that were missing and are back.
-    pub elements_added: usize,
-    /// Elements that nobody owned and are gone.
-    pub elements_removed: usize,
-    /// Guests whose tap is gone: only whoever runs the guest can give it a new one.
-    pub missing_taps: Vec<GuestIndex>,
-    /// Guests whose tap had lost its state, addresses or neighbours.
-    pub links: Vec<GuestIndex>,
-    /// Addresses that the uplink answers for again.
-    pub proxies_added: Vec<Ipv6Addr>,
-    /// Addresses that it no longer answers for, as no guest has them.
-    pub proxies_removed: Vec<Ipv6Addr>,
-    /// Taps that belonged to no guest and are gone.
-    pub removed_orphans: Vec<String>,
-    /// Settings under `/proc/sys` that had been changed.
-    pub sysctls: Vec<String>,
-}
-
-impl Repairs {
-    /// Whether all was as it should be.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// The host's network. Cheap to clone; all copies are the same one.
 ///
@@ -381,67 +293,6 @@ impl HostNet {
         Ok(repairs)
     }
 
-    async fn repair_table(
-        &self,
-        state: &mut State,
-        spared: &BTreeMap<GuestIndex, GuestSpec>,
-        repairs: &mut Repairs,
-    ) -> Result<(), Error> {
-        let generation = self
-            .nft("ask for nftables' generation", Nft::generation)
-            .await?;
-        if state.generation == Some(generation) {
-            return Ok(());
-        }
-        let listed = nft::rules(&self.spec().table).await?;
-        let table = self.spec().table.clone();
-        let held = match &listed {
-            Some(listed) if state.rules.as_ref() == Some(listed) => {
-                match self
-                    .nft("list elements", move |nft| nft.elements(&table))
-                    .await
-                {
-                    Ok(held) => Some(held),
-                    Err(e) if e.is_not_found() => None,
-                    Err(e) => return Err(e),
-                }
-            }
-            _ => None,
-        };
-        let Some(held) = held else {
-            repairs.table = true;
-            return self.write_table(state).await;
-        };
-        let guests: Vec<_> = state.guests.values().cloned().collect();
-        let ruleset = Ruleset {
-            host: self.spec(),
-            uplinks: &state.uplinks,
-            guests: &guests,
-        };
-        let wanted: BTreeSet<Key> = ruleset.elements().iter().map(Element::key).collect();
-        let spared: BTreeSet<Key> = spared
-            .values()
-            .flat_map(Element::of_guest)
-            .map(|e| e.key())
-            .collect();
-        let missing: BTreeSet<Key> = wanted.difference(&held).cloned().collect();
-        let orphans: BTreeSet<Key> = held
-            .difference(&wanted)
-            .filter(|key| !spared.contains(key))
-            .cloned()
-            .collect();
-        (repairs.elements_added, repairs.elements_removed) = (missing.len(), orphans.len());
-        if missing.is_empty() && orphans.is_empty() {
-            state.generation = Some(generation);
-            return Ok(());
-        }
-        if missing.len() + orphans.len() > MOST_ELEMENTS {
-            return self.write_table(state).await;
-        }
-        state.generation = Some(generation);
-        self.change_keys(state, orphans, missing).await
-    }
-
     /// Tells when somebody else removes a guest's tap, takes it down, takes its addresses or routes away, or
     /// changes the agent's table. To be called on a tokio runtime.
     ///
@@ -517,198 +368,4 @@ impl HostNet {
         })
         .await
     }
-
-    /// Writes the table, whole.
-    async fn write_table(&self, state: &mut State) -> Result<(), Error> {
-        let guests: Vec<_> = state.guests.values().cloned().collect();
-        let ruleset = Ruleset {
-            host: self.spec(),
-            uplinks: &state.uplinks,
-            guests: &guests,
-        };
-        let script = ruleset.script();
-        (state.rules, state.generation) = (None, None);
-        let generation = || self.nft("ask for nftables' generation", Nft::generation);
-        // Somebody else's transaction in between could make theirs look like ours.
-        for _ in 0..WRITES {
-            let before = generation().await?;
-            nft::apply(script.clone()).await?;
-            let rules = nft::rules(&self.spec().table).await?;
-            if generation().await? == before.wrapping_add(1) {
-                (state.rules, state.generation) = (rules, Some(before.wrapping_add(1)));
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes elements in one transaction; writes the table if it is not there.
-    async fn change(
-        &self,
-        state: &mut State,
-        stale: &BTreeSet<Element>,
-        wanted: &BTreeSet<Element>,
-    ) -> Result<(), Error> {
-        let remove = stale.difference(wanted).map(Element::key).collect();
-        self.change_keys(state, remove, wanted.iter().map(Element::key).collect())
-            .await
-    }
-
-    async fn change_keys(
-        &self,
-        state: &mut State,
-        remove: BTreeSet<Key>,
-        add: BTreeSet<Key>,
-    ) -> Result<(), Error> {
-        let table = self.spec().table.clone();
-        let changed = self.nft("change the firewall's sets", move |nft| {
-            nft.change(&table, &remove, &add)?;
-            nft.generation()
-        });
-        match changed.await {
-            Ok(generation) => {
-                // Only when nobody else changed anything since: then the table is still as it was.
-                let known = state.generation.map(|g| g.wrapping_add(1));
-                state.generation = known.filter(|known| *known == generation);
-                Ok(())
-            }
-            Err(e) if e.is_not_found() => self.write_table(state).await,
-            Err(e) => {
-                state.generation = None;
-                Err(e)
-            }
-        }
-    }
-
-    async fn nft<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        work: impl FnOnce(&mut Nft) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let inner = Arc::clone(&self.0);
-        blocking(move || {
-            let mut nft = inner.nft.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut nft).map_err(kernel(what))
-        })
-        .await
-    }
-}
-
-/// A chain of another table that drops what the agent's lets through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
-    /// The table's family.
-    pub family: String,
-    /// The table.
-    pub table: String,
-    /// The chain, at the hook for forwarded packets, whose policy is to drop.
-    pub chain: String,
-}
-
-impl std::fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            family,
-            table,
-            chain,
-        } = self;
-        write!(
-            f,
-            "chain {chain} of table {family} {table} drops forwarded packets by policy"
-        )
-    }
-}
-
-/// More changed elements than this are written with the whole table.
-const MOST_ELEMENTS: usize = 2000;
-/// How often the table is written when others change theirs at the same time.
-const WRITES: usize = 5;
-
-fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Kernel {
-        what: what.into(),
-        source,
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| Error::Task(e.to_string()))?
-}
-
-/// Settings, address, routes and the rest of a tap that was just made.
-fn bring_up(guest: &GuestSpec, proxying: &[String]) -> Result<(), Error> {
-    sysctl::of_tap(&guest.tap)
-        .iter()
-        .try_for_each(|s| s.apply().map(drop))?;
-    let gone = || Error::NoSuchInterface {
-        name: guest.tap.to_string(),
-    };
-    let tap = index(guest.tap.as_str())?.ok_or_else(gone)?;
-    route(&wanted::set_up(guest, tap, &indices(proxying)?))
-}
-
-fn observe() -> Result<Observed, Error> {
-    let observe = || Router::open()?.observe();
-    observe().map_err(kernel("list links, addresses, routes and neighbours"))
-}
-
-fn route(changes: &[Change]) -> Result<(), Error> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let mut router = Router::open().map_err(kernel("open a socket to routing"))?;
-    let failed = router.change(changes);
-    failed.map_err(|(change, source)| Error::Kernel {
-        what: change.to_string(),
-        source,
-    })
-}
-
-/// The kernel's number of an interface; `None` when there is none of that name.
-fn index(name: &str) -> Result<Option<u32>, Error> {
-    use rustix::{io::Errno, net};
-    let error = |e: Errno| kernel("look an interface up")(e.into());
-    let kind = (
-        net::AddressFamily::INET,
-        net::SocketType::DGRAM,
-        net::SocketFlags::CLOEXEC,
-    );
-    let socket = net::socket_with(kind.0, kind.1, kind.2, None).map_err(error)?;
-    match net::netdevice::name_to_index(socket, name) {
-        Ok(index) => Ok(Some(index)),
-        Err(Errno::NODEV) => Ok(None),
-        Err(e) => Err(error(e)),
-    }
-}
-
-/// Those that exist.
-fn indices(names: &[String]) -> Result<Vec<u32>, Error> {
-    names
-        .iter()
-        .filter_map(|name| index(name).transpose())
-        .collect()
-}
-
-/// The interfaces toward the internet.
-fn uplinks(spec: &HostSpec, observed: &Observed) -> BTreeSet<String> {
-    if let Some(name) = &spec.uplink {
-        return BTreeSet::from([name.clone()]);
-    }
-    let default = observed
-        .links
-        .iter()
-        .filter(|(_, link)| observed.defaults.contains(&link.index));
-    // Others' names may hold anything: what a specification could not name is no uplink.
-    let fit = |name: &&String| {
-        HostSpec {
-            uplink: Some((*name).clone()),
-            ..spec.clone()
-        }
-        .check()
-        .is_ok()
-    };
-    default.map(|(name, _)| name).filter(fit).cloned().collect()
 }

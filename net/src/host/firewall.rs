@@ -1,0 +1,160 @@
+//! The firewall's half of [`HostNet`]: the table written, changed, compared.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, PoisonError},
+};
+
+use super::{HostNet, State, kernel::blocking, kernel::kernel};
+use crate::{
+    Error, GuestIndex, GuestSpec, Repairs,
+    elements::{Element, Key},
+    netlink::nft::Nft,
+    nft,
+    ruleset::Ruleset,
+};
+
+/// More changed elements than this are written with the whole table.
+const MOST_ELEMENTS: usize = 2000;
+/// How often the table is written when others change theirs at the same time.
+const WRITES: usize = 5;
+
+impl HostNet {
+    /// Compares the table with what it should be, and repairs it. What `spared` guests have is left alone.
+    pub(super) async fn repair_table(
+        &self,
+        state: &mut State,
+        spared: &BTreeMap<GuestIndex, GuestSpec>,
+        repairs: &mut Repairs,
+    ) -> Result<(), Error> {
+        let generation = self
+            .nft("ask for nftables' generation", Nft::generation)
+            .await?;
+        if state.generation == Some(generation) {
+            return Ok(());
+        }
+        let listed = nft::rules(&self.spec().table).await?;
+        let table = self.spec().table.clone();
+        let held = match &listed {
+            Some(listed) if state.rules.as_ref() == Some(listed) => {
+                match self
+                    .nft("list elements", move |nft| nft.elements(&table))
+                    .await
+                {
+                    Ok(held) => Some(held),
+                    Err(e) if e.is_not_found() => None,
+                    Err(e) => return Err(e),
+                }
+            }
+            _ => None,
+        };
+        let Some(held) = held else {
+            repairs.table = true;
+            return self.write_table(state).await;
+        };
+        let guests: Vec<_> = state.guests.values().cloned().collect();
+        let ruleset = Ruleset {
+            host: self.spec(),
+            uplinks: &state.uplinks,
+            guests: &guests,
+        };
+        let wanted: BTreeSet<Key> = ruleset.elements().iter().map(Element::key).collect();
+        let spared: BTreeSet<Key> = spared
+            .values()
+            .flat_map(Element::of_guest)
+            .map(|e| e.key())
+            .collect();
+        let missing: BTreeSet<Key> = wanted.difference(&held).cloned().collect();
+        let orphans: BTreeSet<Key> = held
+            .difference(&wanted)
+            .filter(|key| !spared.contains(key))
+            .cloned()
+            .collect();
+        (repairs.elements_added, repairs.elements_removed) = (missing.len(), orphans.len());
+        if missing.is_empty() && orphans.is_empty() {
+            state.generation = Some(generation);
+            return Ok(());
+        }
+        if missing.len() + orphans.len() > MOST_ELEMENTS {
+            return self.write_table(state).await;
+        }
+        state.generation = Some(generation);
+        self.change_keys(state, orphans, missing).await
+    }
+
+    /// Writes the table, whole.
+    pub(super) async fn write_table(&self, state: &mut State) -> Result<(), Error> {
+        let guests: Vec<_> = state.guests.values().cloned().collect();
+        let ruleset = Ruleset {
+            host: self.spec(),
+            uplinks: &state.uplinks,
+            guests: &guests,
+        };
+        let script = ruleset.script();
+        (state.rules, state.generation) = (None, None);
+        let generation = || self.nft("ask for nftables' generation", Nft::generation);
+        // Somebody else's transaction in between could make theirs look like ours.
+        for _ in 0..WRITES {
+            let before = generation().await?;
+            nft::apply(script.clone()).await?;
+            let rules = nft::rules(&self.spec().table).await?;
+            if generation().await? == before.wrapping_add(1) {
+                (state.rules, state.generation) = (rules, Some(before.wrapping_add(1)));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes elements in one transaction; writes the table if it is not there.
+    pub(super) async fn change(
+        &self,
+        state: &mut State,
+        stale: &BTreeSet<Element>,
+        wanted: &BTreeSet<Element>,
+    ) -> Result<(), Error> {
+        let remove = stale.difference(wanted).map(Element::key).collect();
+        self.change_keys(state, remove, wanted.iter().map(Element::key).collect())
+            .await
+    }
+
+    pub(super) async fn change_keys(
+        &self,
+        state: &mut State,
+        remove: BTreeSet<Key>,
+        add: BTreeSet<Key>,
+    ) -> Result<(), Error> {
+        let table = self.spec().table.clone();
+        let changed = self.nft("change the firewall's sets", move |nft| {
+            nft.change(&table, &remove, &add)?;
+            nft.generation()
+        });
+        match changed.await {
+            Ok(generation) => {
+                // Only when nobody else changed anything since: then the table is still as it was.
+                let known = state.generation.map(|g| g.wrapping_add(1));
+                state.generation = known.filter(|known| *known == generation);
+                Ok(())
+            }
+            Err(e) if e.is_not_found() => self.write_table(state).await,
+            Err(e) => {
+                state.generation = None;
+                Err(e)
+            }
+        }
+    }
+
+    pub(super) async fn nft<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&mut Nft) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || {
+            let mut nft = inner.nft.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut nft).map_err(kernel(what))
+        })
+        .await
+    }
+}
