@@ -4,6 +4,7 @@ use std::{
     env,
     fmt::Write as _,
     fs::{self, File},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     sync::OnceLock,
@@ -55,7 +56,7 @@ impl<'a> Agent<'a> {
         }
         fs::write(&config, text)?;
         let (nsenter, pid) = spawn(host, &config)?;
-        let agent = Self {
+        let mut agent = Self {
             host,
             config,
             nsenter,
@@ -65,10 +66,16 @@ impl<'a> Agent<'a> {
         Ok(agent)
     }
 
-    fn wait_ready(&self) -> Result<()> {
-        wait_for("the agent", PATIENCE, || self.cli(&["status"]).map(Some))
-            .map(drop)
-            .map_err(|e| format!("{e}\n{}", self.log()).into())
+    fn wait_ready(&mut self) -> Result<()> {
+        let ended = wait_for("the agent", PATIENCE, || match self.nsenter.try_wait()? {
+            Some(status) => Ok(Some(Some(status))),
+            None => self.cli(&["status"]).map(|_| Some(None)),
+        });
+        match ended {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(format!("the agent ended: {status}\n{}", self.log()).into()),
+            Err(e) => Err(format!("{e}\n{}", self.log()).into()),
+        }
     }
 
     /// Starts it again after it was killed or ended; returns how long until it answered.
@@ -278,31 +285,35 @@ fn spawn(host: &Host, config: &Path) -> Result<(Child, u32)> {
         .arg("--config")
         .arg(config)
         .arg("serve")
+        // Ctrl-C is for the test.
+        .process_group(0)
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
     // nsenter forks: a process cannot change its own PID namespace.
-    match wait_for("nsenter", PATIENCE, || match nsenter.try_wait()? {
-        Some(status) => Err(format!("the agent ended: {status}").into()),
-        None => Ok(child_of(nsenter.id())),
-    }) {
+    let pid = wait_for("nsenter", PATIENCE, || {
+        Ok(match nsenter.try_wait()? {
+            Some(status) => Some(Err(status)),
+            None => child_of(nsenter.id()).map(Ok),
+        })
+    })?;
+    match pid {
         Ok(pid) => Ok((nsenter, pid)),
-        Err(e) => {
-            let _ = nsenter.kill();
-            let _ = nsenter.wait();
-            Err(e)
+        Err(status) => {
+            let log = fs::read_to_string(log_file(host)).unwrap_or_default();
+            Err(format!("the agent ended: {status}\n{log}").into())
         }
     }
 }
 
-/// The agent's program: `CRN_AGENT_BIN`, or built now. Cargo gives a test's package only its own
+/// The agent's program: `CRN_TEST_AGENT`, or built now. Cargo gives a test's package only its own
 /// programs, so it is asked for this one.
 ///
 /// # Errors
 /// When it cannot be built.
 pub(super) fn program() -> Result<&'static str> {
     static PROGRAM: OnceLock<std::result::Result<String, String>> = OnceLock::new();
-    let built = PROGRAM.get_or_init(|| match env::var("CRN_AGENT_BIN") {
+    let built = PROGRAM.get_or_init(|| match env::var("CRN_TEST_AGENT") {
         Ok(path) => Ok(path),
         Err(_) => build("crn-agent", &[]).map_err(|e| e.to_string()),
     });

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
@@ -63,6 +64,8 @@ impl Namespace {
                 "-c",
                 INIT,
             ])
+            // Ctrl-C is for the test.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
