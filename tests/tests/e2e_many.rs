@@ -32,7 +32,7 @@ fn running(agent: &Agent<'_>) -> BTreeMap<String, u64> {
 fn ten_at_once() {
     let host = Host::new(Uplink::Routed).unwrap();
     let image = images::tiny(|line| println!("{line}")).unwrap();
-    let mut agent = Agent::start(&host, &[]).unwrap();
+    let mut agent = Agent::start(&host, &["[limits]", "vcpus = 64"]).unwrap();
     agent
         .cli(&[
             "image",
