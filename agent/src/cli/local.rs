@@ -81,7 +81,10 @@ pub(super) fn run(out: Out, global: &Global, command: Command) -> Result<Outcome
 }
 
 fn serve(config: Config) -> Result<(), Failure> {
+    // The agent waits more than it works: on a large host threads would only cost memory.
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
         .enable_all()
         .build()?;
     let result = runtime.block_on(crate::serve::run(config));

@@ -78,7 +78,7 @@ fn look(path: &Path) -> Candidate {
         Ok(m)
             if m.is_file()
                 && m.len() > 0
-                && m.len().is_multiple_of(PAGE)
+                && m.len() % PAGE == 0
                 && m.len() <= LARGEST
                 && std::fs::File::open(path).is_ok() =>
         {

@@ -112,7 +112,7 @@ impl Task {
     }
 
     /// Makes the instance's cgroup; what the host cannot limit is a warning.
-    async fn limits(&self, row: &InstanceRow) -> Result<Applied, super::TaskError> {
+    pub(super) async fn limits(&self, row: &InstanceRow) -> Result<Applied, super::TaskError> {
         let plan = CgroupPlan::new(row.spec.vcpus, row.spec.memory.0.into(), self.node.accel);
         let (cgroups, name) = (self.node.cgroups.clone(), self.id.to_string());
         let prepare = move || {

@@ -147,6 +147,11 @@ impl Task {
                     log_from: None,
                 });
                 self.status.send_modify(|s| s.pid = Some(pid));
+                // The plan may be another one's since an upgrade; and what cannot be
+                // limited is to be said again.
+                if let Err(e) = self.limits(row).await {
+                    warn!("{e}");
+                }
                 let data = serde_json::json!({ "pid": pid });
                 self.node.events.emit(Some(&self.id), "adopted", data);
                 self.go(&Transition::Found, row).await

@@ -55,6 +55,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let paths = Paths::new(&config);
     directories(&config, &paths)?;
     let lock = lock(&config.state_dir)?;
+    raise_open_files();
     let (node, socket) = open(config, paths, began).await?;
     let (stop, stopped) = watch::channel(false);
     let api = tokio::spawn(api::serve(node.clone(), socket, until(stopped.clone())));
@@ -75,6 +76,10 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     keeper.abort();
     let _ = tokio::join!(api, status);
     let _ = fs::remove_file(node.config.socket());
+    // The group of all groups goes with the last of them.
+    if let Err(e) = node.cgroups.remove_root() {
+        warn!("{e}");
+    }
     if let Err(e) = node.db.settle().await {
         warn!("{e}");
     }
@@ -266,6 +271,19 @@ fn directories(config: &Config, paths: &Paths) -> Result<(), ServeError> {
         make(dir, 0o700)?;
     }
     Ok(())
+}
+
+/// Each guest is a connection and a process handle: the usual 1024 files are few.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: now.maximum,
+        maximum: now.maximum,
+    };
+    if let Err(e) = setrlimit(Resource::Nofile, most) {
+        warn!("the limit of open files stays {:?}: {e}", now.current);
+    }
 }
 
 /// One agent for one state directory.
