@@ -142,27 +142,15 @@ async fn exit_statuses() {
             Status::Usage,
             "/nonexistent",
         ),
-        (
-            create.replace("tiny", "big"),
-            Status::Usage,
-            "image list",
-        ),
+        (create.replace("tiny", "big"), Status::Usage, "image list"),
         (
             "instance firewall web --deny 80".into(),
             Status::Failed,
             "80",
         ),
-        (
-            "volume show data".into(),
-            Status::NotFound,
-            "volume list",
-        ),
+        ("volume show data".into(), Status::NotFound, "volume list"),
         ("image remove tiny".into(), Status::Failed, "layered"),
-        (
-            "image pull nothing".into(),
-            Status::NotFound,
-            "image list",
-        ),
+        ("image pull nothing".into(), Status::NotFound, "image list"),
         (
             "image import x /nonexistent".into(),
             Status::Usage,
