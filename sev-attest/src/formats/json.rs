@@ -2,7 +2,7 @@
 //!
 //! Read are objects with the report's bytes under one of the known names, as base64, hex or an array
 //! of numbers: `{"report": …}` and `{"attestation_report": …}` of many tools, Azure's evidence in
-//! trustee (`report`, `vcek`), and `{"attestation_report": {…}}` with the report field by field, as
+//! trustee (`report` or `hcl_report`, `vcek`), and `{"attestation_report": {…}}` with the report field by field, as
 //! the `sev` crate and thereby trustee write it. Copies of fields beside the bytes are not looked at.
 
 use serde_json::{Map, Value};
@@ -11,8 +11,9 @@ use super::{Bundle, Evidence, Form, FormatError, encoded};
 use crate::report::REPORT_LEN;
 
 /// Names of a report's bytes.
-const REPORT: [&str; 8] = [
+const REPORT: [&str; 9] = [
     "report",
+    "hcl_report",
     "attestation_report",
     "attestationReport",
     "snp_report",
@@ -60,7 +61,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Evidence, FormatError> {
 fn in_object(object: &Map<String, Value>, depth: usize) -> Result<Evidence, FormatError> {
     let mut reports = REPORT
         .iter()
-        .filter_map(|name| Some((name, object.get(*name)?)));
+        .filter_map(|name| Some((name, object.get(*name)?)))
+        // Azure's evidence has a TPM's quote, an object, beside the report.
+        .filter(|(name, value)| **name != "quote" || !value.is_object());
     let Some((name, value)) = reports.next() else {
         let inner = WRAPPERS
             .iter()

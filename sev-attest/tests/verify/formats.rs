@@ -238,6 +238,17 @@ fn json_of_other_tools() {
         ),
         ("numbers and PEM", json!({ "report": raw, "vcek": vcek }), 1),
         (
+            "Azure's evidence, with the quote of a TPM",
+            json!({
+                "version": 2,
+                "tpm_quote": {},
+                "quote": { "message": [255, 84], "signature": [0] },
+                "hcl_report": STANDARD.encode([b"HCLA".as_slice(), &[0; 28], &raw, b"more"].concat()),
+                "vcek": URL_SAFE_NO_PAD.encode(&case.leaf.der),
+            }),
+            1,
+        ),
+        (
             "a list of certificates",
             json!({
                 "attestation_report": URL_SAFE_NO_PAD.encode(&raw),

@@ -9,6 +9,7 @@ use sev_attest::hex_bytes::HexBytes;
 use sev_attest::policy::Policy;
 use sev_attest::product::Product;
 use sev_attest::report::Version;
+use sev_attest::time::UnixTime;
 
 use crate::support::{REAL, at, data, real};
 
@@ -135,4 +136,25 @@ fn without_a_measurement_the_verdict_says_so() {
             .verdict()
             .contains("proves only that some SEV-SNP guest made the report")
     );
+}
+
+/// A real VLEK: of VMPL 1, and valid for a year only.
+#[test]
+fn a_real_vlek() {
+    let (report, chain) = real("coco-milan-vlek-report.bin", "coco-milan-vlek.der");
+    let judge = |time: &str, vmpl: u32| {
+        let mut policy = Policy::default();
+        policy.vmpl = vec![vmpl];
+        policy.csp_id = vec!["CN=cc-us-east-2.amazonaws.com".to_owned()];
+        let at = UnixTime::from_rfc3339(time).unwrap();
+        let appraisal = appraise(&report, Some(&chain), &policy, at);
+        appraisal
+            .failures()
+            .map(|finding| finding.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(judge("2025-06-01T00:00:00Z", 1), [""; 0]);
+    assert_eq!(judge("2025-06-01T00:00:00Z", 0), ["vmpl"]);
+    assert_eq!(judge("2025-12-10T22:14:22Z", 1), ["leaf.validity"]);
+    assert_eq!(judge("2024-12-10T22:14:20Z", 1), ["leaf.validity"]);
 }
