@@ -3,7 +3,8 @@
 //! Understood are the lines of coreutils' sha256sum(1) (`digits, space, space or asterisk, name`,
 //! with its backslash escapes) and of BSD's `--tag` (`SHA256 (name) = digits`). Other lines
 //! (comments, PGP armour) are skipped: a list is trusted for where it came from, and a name that
-//! is not found is an error.
+//! is not found is an error. A list that is nothing but a digest, as Alpine's `image.qcow2.sha512`,
+//! is about whatever it is asked for.
 
 use crate::Digest;
 
@@ -71,9 +72,17 @@ pub fn find(list: &[u8], name: &str) -> Result<Digest, SumsError> {
             }
         };
     }
-    found.ok_or_else(|| SumsError::NotListed {
-        name: name.to_owned(),
-    })
+    found
+        .or_else(|| lone_digest(list))
+        .ok_or_else(|| SumsError::NotListed {
+            name: name.to_owned(),
+        })
+}
+
+/// The digest in a list that holds nothing else.
+fn lone_digest(list: &[u8]) -> Option<Digest> {
+    let text = std::str::from_utf8(list).ok()?;
+    Digest::from_hex(text.trim_ascii()).ok()
 }
 
 fn parse_line(line: &str) -> Option<SumsEntry> {
@@ -179,6 +188,23 @@ mod tests {
             find(list.as_bytes(), "binary.img"),
             Ok(Digest::Sha512([0x22; 64]))
         );
+    }
+
+    #[test]
+    fn a_digest_alone_is_about_what_is_asked_for() {
+        let hex = "22".repeat(64);
+        let found = Ok(Digest::Sha512([0x22; 64]));
+        for list in [hex.clone(), format!("{hex}\n"), format!("\n{hex} \r\n")] {
+            assert_eq!(find(list.as_bytes(), "any.qcow2"), found, "{list:?}");
+        }
+        let not_alone = [
+            format!("{hex}\n{hex}\n"),
+            format!("{hex}  other\n"),
+            format!("{hex}x"),
+        ];
+        for list in not_alone {
+            assert!(find(list.as_bytes(), "any.qcow2").is_err(), "{list:?}");
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub async fn stream(
     let newest = node.db.newest_event().await?;
     let after = match (query.last, query.after) {
         (Some(last), _) => newest.saturating_sub(last.into()),
-        (None, Some(after)) => after,
+        // A number that is yet to come is of another database: from now on, then.
+        (None, Some(after)) => after.min(newest),
         (None, None) => newest,
     };
     let reading = Reading {

@@ -174,26 +174,26 @@ async fn repeated(
 
 /// Refuses what could only fail later.
 async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), OpError> {
-    let unknown = || ImageError::Unknown {
-        name: spec.image.clone(),
-    };
-    match images::stored(node, &spec.image).await? {
-        Some(image) => {
-            let (have, need) = (
-                u64::from(spec.disk.0) << 20,
-                image.info.virtual_size.bytes(),
-            );
-            if have < need {
-                let need = need.div_ceil(1 << 20);
-                let message = format!(
-                    "disk: image {} needs {need} MiB, not {}",
-                    spec.image, spec.disk.0
-                );
-                return Err(OpError::invalid(message));
-            }
+    // What is recorded of a named image is enough: its file is looked at later.
+    let size = match node.db.image(spec.image.as_str()).await? {
+        Some(row) => Some(row.virtual_size),
+        None => {
+            let image = images::stored(node, &spec.image).await?;
+            image.map(|image| image.info.virtual_size.bytes())
         }
+    };
+    match size {
+        Some(need) if need > u64::from(spec.disk.0) << 20 => {
+            let (image, need) = (&spec.image, need.div_ceil(1 << 20));
+            let message = format!("disk: image {image} needs {need} MiB, not {}", spec.disk.0);
+            return Err(OpError::invalid(message));
+        }
+        Some(_) => {}
         None if node.catalogue.get(&spec.image).is_some() => {}
-        None => return Err(OpError::invalid(unknown().to_string())),
+        None => {
+            let name = spec.image.clone();
+            return Err(OpError::invalid(ImageError::Unknown { name }.to_string()));
+        }
     }
     if spec.firmware == Firmware::Uefi {
         let qemu = &node.config.qemu;
