@@ -2,6 +2,10 @@
 //! live it. One story, one guest: each boot takes most of a minute under emulation.
 
 #![allow(
+    clippy::print_stdout,
+    reason = "a story of minutes tells how far it is"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::panic,
     reason = "a test that cannot go on has failed"
