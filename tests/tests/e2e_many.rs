@@ -1,6 +1,10 @@
 //! Ten instances at once, adopted at once, deleted at once; and the host is as before.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::{collections::BTreeMap, thread};
 
