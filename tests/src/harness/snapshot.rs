@@ -41,7 +41,10 @@ impl Snapshot {
         );
         add(
             "mount",
-            &run(host.namespace().command("cat").arg("/proc/self/mountinfo"))?,
+            &mounts(&run(host
+                .namespace()
+                .command("cat")
+                .arg("/proc/self/mountinfo"))?),
         );
         files(host.dir(), host.dir(), &mut |path| add("file", path))?;
         Ok(Self(lines))
@@ -54,6 +57,16 @@ impl Snapshot {
         let new = later.0.difference(&self.0).map(|line| format!("+ {line}"));
         gone.chain(new).collect()
     }
+}
+
+/// Mount points and what is mounted there. Network namespaces of other tests come and go on the
+/// machine meanwhile, and their mounts with them.
+fn mounts(mountinfo: &str) -> String {
+    mountinfo
+        .lines()
+        .filter(|line| !line.contains(" - nsfs "))
+        .map(|line| line.splitn(4, ' ').last().unwrap_or_default().to_owned() + "\n")
+        .collect()
 }
 
 /// Every process of the host's namespace but its init, the agent, and kernel leftovers.
