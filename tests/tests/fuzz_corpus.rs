@@ -22,6 +22,10 @@ const TARGETS: &[Target] = &[
     ("qcow2_header", fuzz::disk::qcow2_header),
     ("ssh_key", fuzz::seed::ssh_key),
     ("user_data", fuzz::seed::user_data),
+    ("agent_config", fuzz::agent::agent_config),
+    ("guest_agent", fuzz::qmp::guest_agent),
+    ("qmp_message", fuzz::qmp::qmp_message),
+    ("qmp_stream", fuzz::qmp::qmp_stream),
 ];
 
 /// Mutations of one file: cut at 16 places, and as many single bits turned.

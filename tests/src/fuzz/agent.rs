@@ -1,11 +1,46 @@
 //! Fuzz targets of `crn-agent`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::Write};
 
 use crn_agent::{
-    config::Limits,
+    config::{self, Limits, Sources},
     spec::{CreateRequest, InstanceSpec, MAX_KEYS, MAX_PORTS, MAX_VOLUMES},
 };
+
+/// A configuration file; what follows a line `--set` are overrides, one a line.
+///
+/// # Panics
+/// When a configuration that was taken is not the same after it was written down,
+/// or a complaint is no single line.
+pub fn agent_config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (text, set) = text.split_once("\n--set\n").unwrap_or((text, ""));
+    let set: Vec<String> = set.lines().map(str::to_owned).collect();
+    let load = |text: &str, set: Vec<String>| {
+        let mut file = tempfile::NamedTempFile::new().ok()?;
+        file.write_all(text.as_bytes()).ok()?;
+        let sources = Sources {
+            file: Some(file.path().to_owned()),
+            env: Vec::new(),
+            set,
+        };
+        Some(config::load(&sources))
+    };
+    match load(text, set) {
+        Some(Ok(config)) => {
+            let written = toml::to_string_pretty(&config).unwrap_or_default();
+            let again = load(&written, Vec::new()).and_then(Result::ok);
+            assert_eq!(again.as_ref(), Some(&config), "{written}");
+        }
+        Some(Err(e)) => {
+            let line = e.to_string();
+            assert!(!line.is_empty() && !line.contains('\n'), "{line}");
+        }
+        None => {}
+    }
+}
 
 /// The body of a request for an instance: parsed and checked as the API does it.
 ///

@@ -4,5 +4,6 @@
 pub mod agent;
 pub mod disk;
 pub mod net;
+pub mod qmp;
 pub mod seed;
 pub mod sev_attest;
