@@ -1,0 +1,310 @@
+//! What the agent itself costs: time from the API call to a running QEMU beyond
+//! QEMU's own start, memory, and the time to adopt running virtual machines.
+//!
+//! `cargo bench -p crn-agent --bench agent`, as root: it works in a network
+//! namespace of its own. It prints a fragment of Markdown. Guests are the tests'
+//! boot sector, which rests between clock ticks, with 64 MiB each, under TCG.
+//!
+//! QEMU's own start is that of the same command line with the same descriptors,
+//! without the agent: from its execution to the monitor's answer.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a benchmark prints, and may stop"
+)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, OpenOptions},
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use command_fds::{CommandFdExt, FdMapping};
+use crn_agent::{
+    ops::InstanceView,
+    qemu::plan::{Accelerator, Boot, DiskFormat, FdSource, Launch, LaunchPlan, plan, socket},
+};
+use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay};
+use net::{GuestIndex, GuestSpec, HostNet, HostSpec};
+use qmp::{Backoff, Qmp};
+use serde_json::json;
+use support::{
+    guest,
+    host::{Agent, Host, PATIENCE},
+    network, proc,
+};
+use tokio::time::sleep;
+
+const RUNS: usize = 15;
+const MANY: usize = 50;
+
+fn main() {
+    network::alone(async || {
+        start().await;
+        crowd().await;
+    });
+}
+
+/// One create at a time, each beside a start of QEMU alone.
+async fn start() {
+    let (host, agent) = Host::with_agent().await;
+    let alone = Alone::new();
+    let (mut ours, mut qemus) = (Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        qemus.push(alone.start().await);
+        let name = format!("web-{run}");
+        let began = Instant::now();
+        agent.create(&name, json!({})).await.unwrap();
+        let mut view = agent.show(&name).await.unwrap();
+        while view.phase != "running" {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{}: {}",
+                view.step,
+                agent.words()
+            );
+            sleep(Duration::from_millis(1)).await;
+            view = agent.show(&name).await.unwrap();
+        }
+        ours.push(began.elapsed());
+        agent.delete(&name).await.unwrap();
+        agent.gone(&name).await;
+    }
+    drop(host);
+    let (ours, qemus) = (Spread::of(ours), Spread::of(qemus));
+    println!("### From the API call to a running QEMU\n");
+    println!("| | median, ms | least, ms |");
+    println!("|---|---|---|");
+    println!(
+        "| create by the API, to the phase `running` | {:.0} | {:.0} |",
+        ours.median, ours.least
+    );
+    println!(
+        "| QEMU alone, to its monitor's answer | {:.0} | {:.0} |",
+        qemus.median, qemus.least
+    );
+    println!(
+        "| the agent's own part (aim: below 50 ms) | {:.0} | {:.0} |\n",
+        ours.median - qemus.median,
+        ours.least - qemus.least
+    );
+}
+
+/// Milliseconds.
+struct Spread {
+    median: f64,
+    least: f64,
+}
+
+impl Spread {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let ms = |t: Duration| t.as_secs_f64() * 1e3;
+        Self {
+            median: ms(times[times.len() / 2]),
+            least: ms(times[0]),
+        }
+    }
+}
+
+/// A QEMU with the agent's own command line and no agent.
+struct Alone {
+    dir: tempfile::TempDir,
+    tap: OwnedFd,
+    plan: LaunchPlan,
+}
+
+/// A tap in a network of its own: the agent would take it for a left-over.
+fn tap() -> OwnedFd {
+    let (send, receive) = std::sync::mpsc::channel();
+    network::alone(async move || {
+        let spec = HostSpec {
+            table: "crn_bench".into(),
+            uplink: None,
+            ndp_proxy: false,
+            ipv4: None,
+            prefix: "2001:db8:1::/64".parse().unwrap(),
+        };
+        let net = HostNet::open(spec).await.unwrap();
+        net.start(&[]).await.unwrap();
+        let network = "2001:db8:1::3:abab:abab:aba0/124".parse().unwrap();
+        let id = "ab".repeat(32);
+        let guest = GuestSpec::new(GuestIndex(0), &id, network, None, BTreeSet::new());
+        send.send(net.add_guest(&guest).await.unwrap()).unwrap();
+    });
+    receive.recv().unwrap()
+}
+
+impl Alone {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let base = path("base.raw");
+        guest::write_disk(&base);
+        let base_ref = BaseRef {
+            path: base.clone(),
+            format: Format::Raw,
+            virtual_size: ByteSize::from_mib(1),
+        };
+        let root = path("root.qcow2");
+        create_overlay(&root, &OverlaySpec::new(base_ref, ByteSize::from_mib(64))).unwrap();
+        fs::write(path("seed.iso"), [0; 64 << 10]).unwrap();
+        let id = "ab".repeat(32);
+        let plan = plan(&Launch {
+            binary: "/usr/bin/qemu-system-x86_64".into(),
+            marker: format!("crn:{:016x}:{id}", std::process::id()),
+            uuid: "abababab-abab-abab-abab-abababababab".into(),
+            vcpus: 1,
+            memory_mib: 64,
+            accel: Accelerator::Tcg,
+            boot: Boot::Bios,
+            root,
+            base: (base, DiskFormat::Raw),
+            seed: Some(path("seed.iso")),
+            volumes: Vec::new(),
+            mac: "02:ab:00:00:ff:00".into(),
+            run_dir: dir.path().to_owned(),
+            console_log: path("console.log"),
+            uid: 0,
+            isolate_network: false,
+            cgroup_procs: None,
+        });
+        Self {
+            dir,
+            tap: tap(),
+            plan,
+        }
+    }
+
+    /// How long QEMU takes until its monitor has answered.
+    async fn start(&self) -> Duration {
+        let open = |source: &FdSource| -> Option<OwnedFd> {
+            let mut options = OpenOptions::new();
+            Some(match source {
+                FdSource::ReadOnly(path) => options.read(true).open(path).unwrap().into(),
+                FdSource::ReadWrite(path) => {
+                    options.read(true).write(true).open(path).unwrap().into()
+                }
+                FdSource::Append(path) => {
+                    options.append(true).create(true).open(path).unwrap().into()
+                }
+                FdSource::Listen(path) => {
+                    let _ = fs::remove_file(path);
+                    UnixListener::bind(path).unwrap().into()
+                }
+                FdSource::Tap => return None,
+            })
+        };
+        let mappings = self.plan.fds.iter().map(|fd| FdMapping {
+            parent_fd: open(&fd.source).unwrap_or_else(|| self.tap.try_clone().unwrap()),
+            child_fd: fd.number,
+        });
+        let mappings = mappings.collect();
+        let mut command = Command::new(&self.plan.binary);
+        command
+            .args(&self.plan.args)
+            .stdin(Stdio::null())
+            .fd_mappings(mappings)
+            .unwrap();
+        let began = Instant::now();
+        let mut child = command.spawn().unwrap();
+        let path = self.dir.path().join(socket::QMP);
+        let answered =
+            Qmp::connect_retrying(&path, &qmp::Config::default(), &Backoff::default()).await;
+        let took = began.elapsed();
+        let (qmp, _events) = answered.unwrap();
+        qmp.quit().await.unwrap();
+        child.wait().unwrap();
+        took
+    }
+}
+
+/// Fifty at once: memory, and an agent that comes back to them.
+async fn crowd() {
+    let (host, agent) = Host::with_agent().await;
+    let empty = memory(&agent);
+    let names: Vec<_> = (0..MANY).map(|n| format!("web-{n}")).collect();
+    let began = Instant::now();
+    let requests = names.iter().map(|n| agent.create(n, json!({})));
+    for created in futures::future::join_all(requests).await {
+        created.unwrap();
+    }
+    all_run(&agent).await;
+    let created = began.elapsed();
+    // Their firmware is at its end, and they rest.
+    for name in &names {
+        host.console(&agent.show(name).await.unwrap()).uptime();
+    }
+    let full = memory(&agent);
+    let before = host.machines();
+    let mut adoptions = Vec::new();
+    let mut agent = agent;
+    for _ in 0..5 {
+        agent.kill();
+        let began = Instant::now();
+        agent = host.start().await;
+        all_run(&agent).await;
+        connected(&agent).await;
+        adoptions.push(began.elapsed());
+        assert_eq!(host.machines(), before, "all are the same as before");
+    }
+    let returned = memory(&agent);
+    let adoption = Spread::of(adoptions);
+    println!("### {MANY} virtual machines\n");
+    println!("| | | aim |");
+    println!("|---|---|---|");
+    println!(
+        "| created at once, all running after | {:.1} s | |",
+        created.as_secs_f64()
+    );
+    println!("| resident memory without instances | {empty:.1} MiB | |");
+    println!("| resident memory with {MANY} that it started | {full:.1} MiB | below 30 MiB |");
+    println!("| resident memory with {MANY} that it adopted | {returned:.1} MiB | below 30 MiB |");
+    println!(
+        "| killed and started: all {MANY} adopted, their monitors connected, median | {:.0} ms | \
+         below 1,000 ms |",
+        adoption.median
+    );
+}
+
+async fn all_run(agent: &Agent) {
+    let began = Instant::now();
+    loop {
+        let all: Vec<InstanceView> = agent.client.get("/v1/instances").await.unwrap();
+        let running = |v: &&InstanceView| v.phase == "running" && v.pid.is_some();
+        if all.iter().filter(running).count() == MANY {
+            return;
+        }
+        assert!(began.elapsed() < 4 * PATIENCE, "{}", agent.words());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the agent has a connection to each QEMU.
+async fn connected(agent: &Agent) {
+    let began = Instant::now();
+    loop {
+        let open = proc::descriptors(agent.pid());
+        let sockets = open.values().filter(|t| t.starts_with("socket:")).count();
+        if sockets >= MANY {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{}", agent.words());
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Resident memory, MiB.
+fn memory(agent: &Agent) -> f64 {
+    let text = proc::status(agent.pid())["VmRSS"].clone();
+    let kib: f64 = text.trim_end_matches(" kB").parse().unwrap();
+    kib / 1024.0
+}
