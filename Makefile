@@ -4,9 +4,14 @@ SHELL := /bin/bash
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E env "PATH=$$PATH",)
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# One set of features for lint and tests: nothing is compiled twice. The fault points of the agent
+# sleep until a test names one.
+FEATURES := --features crn-agent/fault-points
+# Each fuzz target runs so long.
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint unit clean
+.PHONY: help run test setup lint images unit web fuzz clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,17 +23,28 @@ run: ## from nothing to SSH in a virtual machine over its own IPv6; ONCE=1 ends 
 		$(TARGET)/debug/demo $(if $(ONCE),--once)
 
 test: ## set-up, lint, and all tests, the end-to-end ones too
-	@tests/host/phases.sh setup lint unit
+	@tests/host/phases.sh setup lint images unit
 
 setup: ## install what is missing
 	@tests/host/setup.sh
 
 lint: ## formatting and clippy
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features crn-agent/fault-points -- -D warnings
+	$(CARGO) clippy --workspace $(FEATURES) --all-targets -- -D warnings
+
+images: ## the guest image of the end-to-end tests
+	@tests/images/build-debian.sh
 
 unit: ## all tests, without set-up and lint
-	$(CARGO) test --workspace --features crn-agent/fault-points --no-fail-fast
+	$(SUDO) env CRN_TEST_AGENT=$(TARGET)/debug/crn-agent \
+		$(CARGO) test --workspace $(FEATURES) --no-fail-fast
+
+web: ## the verifier's page, built and driven in a browser
+	sev-attest/web/test.sh
+
+fuzz: ## each fuzz target for SECONDS=60; needs cargo-fuzz and a nightly toolchain
+	cd tests && for target in $$($(CARGO) fuzz list); do \
+		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) || exit; done
 
 clean: ## what was built here; the image cache stays
 	$(CARGO) clean
