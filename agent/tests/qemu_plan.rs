@@ -42,7 +42,7 @@ use support::{
 };
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const UID: u32 = 2_100_007;
 const MIB: u64 = 1 << 20;
 const ROOT: ByteSize = ByteSize::from_bytes(64 * MIB);

@@ -203,6 +203,12 @@ async fn build(
         prefix,
     };
     let net = net::HostNet::open(spec).await?;
+    // No guest gets a network that holds an address of the host's own.
+    let own = net.addresses().await?;
+    let addresses = net::AddressPlan::new(prefix)
+        .map_err(bad("network.prefix"))?
+        .avoiding(own);
+    tokio::spawn(warn_of_obstacles(net.clone()));
     let images = paths.images();
     let max_image_size =
         disk::ByteSize::from_mib(u32::try_from(config.images.max_mib).unwrap_or(u32::MAX));
@@ -220,7 +226,7 @@ async fn build(
     }
     let size = host_size(&config)?;
     Ok(Node {
-        addresses: net::AddressPlan::new(prefix).map_err(bad("network.prefix"))?,
+        addresses,
         catalogue: images::Catalogue::new(&config.images)?,
         capacity: capacity::of(&config.limits, size),
         events: Events::new(db.clone()),
@@ -235,6 +241,16 @@ async fn build(
         paths,
         config,
     })
+}
+
+/// Tells of firewalls that drop what the agent's own lets through.
+async fn warn_of_obstacles(net: net::HostNet) {
+    match net.obstacles().await {
+        Ok(found) => found
+            .iter()
+            .for_each(|obstacle| warn!("guests may not be reached: {obstacle}")),
+        Err(e) => warn!("other firewalls cannot be looked at: {e}"),
+    }
 }
 
 fn host_size(config: &Config) -> Result<capacity::HostSize, ServeError> {

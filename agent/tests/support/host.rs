@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use super::guest::{self, Console};
 
 /// Much longer than anything takes, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// The image that all instances are layered over.
 pub(crate) const IMAGE: &str = "tiny:1";
 

@@ -79,10 +79,20 @@ fn write(
         for note in notes {
             eprintln!("sev-attest: {}", crate::show::plain(note));
         }
-        appraisal.to_text()
+        match columns() {
+            Some(columns) => appraisal.to_text_within(columns),
+            None => appraisal.to_text(),
+        }
     };
     out.write_all(text.as_bytes()).map_err(CliError::Output)?;
     Ok(appraisal.outcome.exit_status())
+}
+
+/// The width of the terminal that standard output is, if it is one.
+fn columns() -> Option<usize> {
+    let stdout = std::io::stdout();
+    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 fn time(text: &str) -> Result<UnixTime, String> {
