@@ -39,6 +39,7 @@ fn wait_disk(guest: &Guest<'_>, serial: &str, size: &str) {
 }
 
 #[test]
+#[ignore = "a Debian guest of its own, for minutes: cargo test -p tests --test e2e_live -- --ignored"]
 fn a_running_guest_keeps_running() {
     let host = Host::new(Uplink::Routed).unwrap();
     let image = images::debian(|line| println!("{line}")).unwrap();
