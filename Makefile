@@ -11,7 +11,7 @@ FEATURES := --features crn-agent/fault-points
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint images unit web fuzz clean
+.PHONY: help run test setup lint images unit web bench fuzz clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ unit: ## all tests, without set-up and lint
 
 web: ## the verifier's page, built and driven in a browser
 	sev-attest/web/test.sh
+
+bench: ## all benchmarks, written to docs/benchmarks.md
+	@tests/host/setup.sh
+	$(CARGO) build --release --package sev-attest
+	@$(SUDO) tests/host/bench.sh
 
 fuzz: ## each fuzz target for SECONDS=60; needs cargo-fuzz and a nightly toolchain
 	cd tests && for target in $$($(CARGO) fuzz list); do \
