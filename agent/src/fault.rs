@@ -16,8 +16,9 @@ pub fn names() -> Vec<String> {
         let persisted = phases.iter().map(|p| format!("persisted:{p}"));
         let steps = phases.iter().filter(|p| p.contains('.'));
         let effected = steps.map(|p| format!("effected:{p}"));
-        let spawned = ["spawned:starting.launch".to_owned()];
-        persisted.chain(effected).chain(spawned).collect()
+        // Between a launcher, its record and its word to become QEMU.
+        let launch = ["held", "recorded"].map(|kind| format!("{kind}:starting.launch"));
+        persisted.chain(effected).chain(launch).collect()
     } else {
         Vec::new()
     }

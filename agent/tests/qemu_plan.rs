@@ -137,7 +137,8 @@ impl Machine {
     async fn start(files: Files) -> Self {
         let plan = plan(&files.launch);
         let agent = Path::new(env!("CARGO_BIN_EXE_crn-agent"));
-        let process = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+        let held = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+        let process = held.release().await;
         let path = files.launch.run_dir.join(socket::QMP);
         let connected =
             Qmp::connect_retrying(&path, &qmp::Config::default(), &Backoff::default()).await;
@@ -473,7 +474,7 @@ async fn console_and_guest_agent_are_served(machine: &Machine) {
 
 async fn reboots_and_power_offs_are_told_apart(machine: &mut Machine) {
     let mut console = machine.console();
-    let before = console.uptime();
+    console.uptime();
     console.key('r');
     let reset = machine.event(|e| matches!(e, Event::Reset { .. })).await;
     assert_eq!(
@@ -483,7 +484,8 @@ async fn reboots_and_power_offs_are_told_apart(machine: &mut Machine) {
             reason: ResetReason::GuestReset
         }
     );
-    assert!(console.uptime() < before, "the guest began anew");
+    let anew = console.after("guest: hello", PATIENCE);
+    anew.expect("the guest begins anew");
     assert_eq!(machine.qmp.status().await.unwrap(), RunState::Running);
 
     machine.qmp.system_reset().await.unwrap();
@@ -592,11 +594,28 @@ fn what_cannot_start_says_why() {
         ];
         for (files, why) in table {
             let plan = plan(&files.launch);
-            let process = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+            let held = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+            let process = held.release().await;
             timeout(PATIENCE, process.exited()).await.expect(why);
             let said = fs::read_to_string(files.log()).unwrap();
             assert!(said.contains(why), "{why}: {said}");
         }
+    });
+}
+
+#[test]
+fn nothing_runs_without_the_word() {
+    network::alone(async || {
+        let agent = Path::new(env!("CARGO_BIN_EXE_crn-agent"));
+        let files = Files::new();
+        let plan = plan(&files.launch);
+        let held = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+        let process = Process::open(held.process().pid()).unwrap();
+        // As when the agent dies: the other end of its standard input is closed.
+        drop(held);
+        timeout(PATIENCE, process.exited()).await.unwrap();
+        let said = fs::read_to_string(files.log()).unwrap();
+        assert_eq!(said, "crn-agent launch-vm: the agent is gone\n");
     });
 }
 

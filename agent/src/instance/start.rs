@@ -21,7 +21,7 @@ use crate::{
     life::{Desired, FailureCode, Transition},
     node::{InstanceFile, blocking},
     qemu::{
-        launch::{self, LaunchError},
+        launch::{self, Held, LaunchError},
         plan::{self, DiskFormat, socket},
         process::{Process, boot_id},
     },
@@ -38,26 +38,27 @@ impl Task {
     pub(super) async fn launch(&mut self, row: &InstanceRow) -> Result<Transition, DbError> {
         // A fresh start: what was known of the last QEMU is of no use.
         self.vm = None;
-        let process = match self.try_launch(row).await? {
-            Ok(process) => process,
+        let (held, tap_fd, log_from) = match self.try_launch(row).await? {
+            Ok(held) => held,
             Err(failure) => return Ok(Transition::Failed { failure }),
         };
-        fault::point("spawned", self.phase.path());
-        let (pid, log_from) = (process.0.pid(), process.2);
-        self.record_process(&process.0, process.1).await?;
-        info!(pid, "QEMU is launched");
-        self.status.send_modify(|s| s.pid = Some(pid));
+        fault::point("held", self.phase.path());
+        self.record_process(held.process(), tap_fd).await?;
+        fault::point("recorded", self.phase.path());
+        let process = held.release().await;
+        info!(pid = process.pid(), "QEMU is launched");
+        self.status.send_modify(|s| s.pid = Some(process.pid()));
         self.vm = Some(Vm {
-            process: process.0,
+            process,
             monitor: None,
-            log_from,
+            log_from: Some(log_from),
         });
         Ok(Transition::Done)
     }
 
-    /// The process, the number of its tap's descriptor, and where its words begin
-    /// in the log.
-    async fn try_launch(&mut self, row: &InstanceRow) -> Step<(Process, i32, Option<u64>)> {
+    /// The process that waits to be QEMU, the number of its tap's descriptor, and
+    /// where its words begin in the log.
+    async fn try_launch(&mut self, row: &InstanceRow) -> Step<(Held, i32, u64)> {
         let fail = |code, e: &dyn std::fmt::Display| Ok(Err(failure(code, e)));
         // Volumes and seed as they are wanted now: both may have changed since.
         for outcome in [self.create_volumes().await?, self.write_seed(row).await?] {
@@ -105,7 +106,7 @@ impl Task {
             Ok((launch::launch(&plan, tap, &log)?, log_from))
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok((process, log_from))) => Ok(Ok((process, tap_fd, Some(log_from)))),
+            Ok(Ok((held, log_from))) => Ok(Ok((held, tap_fd, log_from))),
             Ok(Err::<_, LaunchError>(e)) => fail(FailureCode::Launch, &e),
             Err(e) => fail(FailureCode::Internal, &e),
         }

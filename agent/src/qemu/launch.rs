@@ -15,10 +15,12 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
+use tokio::{io::AsyncWriteExt, process::ChildStdin};
 
 use super::{
+    launcher::{GO, LAUNCH_VM},
     plan::{FdSource, LaunchPlan},
-    process::{self, Process},
+    process::Process,
 };
 
 /// Why QEMU could not be started.
@@ -97,12 +99,36 @@ fn descriptors(plan: &LaunchPlan, tap: OwnedFd) -> Result<Vec<FdMapping>, Launch
 /// The running program, even if its file was replaced by an upgrade.
 const SELF: &str = "/proc/self/exe";
 
-/// Starts QEMU as the plan says, its messages appended to `log`. Blocking only
-/// for opening files; call it where that is allowed.
+/// The process that will be QEMU, waiting for the word. If this is dropped, or the
+/// agent dies, it ends without having been QEMU.
+#[derive(Debug)]
+#[must_use = "a launch that is not released ends"]
+pub struct Held {
+    process: Process,
+    gate: ChildStdin,
+}
+
+impl Held {
+    /// What is to be recorded before [`Held::release`].
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Lets it become QEMU. That it could not is seen by its end.
+    pub async fn release(mut self) -> Process {
+        let _ = self.gate.write_all(&[GO]).await;
+        self.process
+    }
+}
+
+/// Prepares a process that becomes QEMU as the plan says once it is released, its
+/// messages appended to `log`. Blocking only for opening files; call it where that
+/// is allowed.
 ///
 /// # Errors
 /// [`LaunchError`]; nothing runs then.
-pub fn launch(plan: &LaunchPlan, tap: OwnedFd, log: &Path) -> Result<Process, LaunchError> {
+pub fn launch(plan: &LaunchPlan, tap: OwnedFd, log: &Path) -> Result<Held, LaunchError> {
     launch_by(Path::new(SELF), plan, tap, log)
 }
 
@@ -115,7 +141,7 @@ pub fn launch_by(
     plan: &LaunchPlan,
     tap: OwnedFd,
     log: &Path,
-) -> Result<Process, LaunchError> {
+) -> Result<Held, LaunchError> {
     let program = agent.to_owned();
     let mappings = descriptors(plan, tap)?;
     let log = File::from(open(
@@ -128,7 +154,7 @@ pub fn launch_by(
     })?;
     let mut command = tokio::process::Command::new(&program);
     command
-        .arg("launch-vm")
+        .arg(LAUNCH_VM)
         .arg("--descriptors")
         .arg(plan.fds.len().to_string())
         .arg("--uid")
@@ -141,7 +167,7 @@ pub fn launch_by(
     }
     command.arg("--").arg(&plan.binary).args(&plan.args);
     command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(log)
         .stderr(log_again)
         .kill_on_drop(false);
@@ -159,10 +185,11 @@ pub fn launch_by(
         .id()
         .and_then(|pid| i32::try_from(pid).ok())
         .ok_or(LaunchError::Gone)?;
-    let process = process::Process::open(pid).map_err(|_| LaunchError::Gone)?;
+    let process = Process::open(pid).map_err(|_| LaunchError::Gone)?;
+    let gate = child.stdin.take().ok_or(LaunchError::Gone)?;
     // Reaped here while the agent lives, by init when QEMU outlives it.
     tokio::spawn(async move {
         let _ = child.wait().await;
     });
-    Ok(process)
+    Ok(Held { process, gate })
 }

@@ -3,14 +3,17 @@
 //!
 //! A process of its own instead of code between fork and exec: nothing here has
 //! to be async-signal-safe, and no `unsafe` is needed. It runs before any thread
-//! is started. Its pid is the pid that QEMU has.
+//! is started. Its pid is the pid that QEMU has, so the agent records it first and
+//! gives the word to go on afterwards, through standard input: no QEMU ever runs
+//! that is not on record. When the agent dies before, the launcher ends.
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::{fd::BorrowedFd, unix::process::CommandExt},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use super::plan::FIRST_FD;
@@ -19,6 +22,11 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit, setsid},
     thread::set_no_new_privs,
 };
+
+/// The subcommand that is the launcher.
+pub const LAUNCH_VM: &str = "launch-vm";
+/// The agent's word to go on.
+pub const GO: u8 = b'\n';
 
 /// What `launch-vm` is told.
 #[derive(Debug, clap::Args)]
@@ -43,9 +51,18 @@ pub struct LauncherArgs {
 /// Becomes QEMU. Returns only when that failed.
 #[must_use]
 pub fn run(args: &LauncherArgs) -> io::Error {
-    match prepare(args) {
+    match prepare(args).and_then(|command| await_word().map(|()| command)) {
         Ok(mut command) => command.exec(),
         Err(e) => e,
+    }
+}
+
+fn await_word() -> io::Result<()> {
+    let mut word = [0];
+    match io::stdin().read_exact(&mut word) {
+        Ok(()) if word == [GO] => Ok(()),
+        Ok(()) => Err(io::Error::other("not the agent's word")),
+        Err(_) => Err(io::Error::other("the agent is gone")),
     }
 }
 
@@ -102,6 +119,7 @@ fn prepare(args: &LauncherArgs) -> io::Result<Command> {
     // The environment is the agent's business. `uid` also drops the other groups.
     command
         .args(rest)
+        .stdin(Stdio::null())
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .current_dir("/");

@@ -8,6 +8,8 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::launcher::LAUNCH_VM;
+
 /// A live (or just dead) process, held by a pidfd: never mistaken for another.
 #[derive(Debug)]
 pub struct Process {
@@ -129,8 +131,9 @@ fn parse_start_ticks(stat: &str) -> Option<u64> {
 }
 
 /// All processes whose command line carries `crn:<node>:<instance>` and that run
-/// as one of the guests' users (or are still the launcher). Reads all of `/proc`
-/// once: for start-up, not for every operation.
+/// as one of the guests' users. Launchers are none of them: one that was given the
+/// word is on record, and the others end. Reads all of `/proc` once: for start-up,
+/// not for every operation.
 #[must_use]
 pub fn scan(node: &str, users: std::ops::Range<u32>) -> Vec<Marked> {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -144,13 +147,16 @@ pub fn scan(node: &str, users: std::ops::Range<u32>) -> Vec<Marked> {
         let instance = marked_instance(&cmdline, node)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let uid = parse_uid(&status)?;
-        (users.contains(&uid) || uid == 0).then_some(Marked { pid, instance })
+        users.contains(&uid).then_some(Marked { pid, instance })
     })
     .collect()
 }
 
 fn marked_instance(cmdline: &[u8], node: &str) -> Option<String> {
     let prefix = format!("guest=crn:{node}:");
+    if cmdline.split(|b| *b == 0).nth(1) == Some(LAUNCH_VM.as_bytes()) {
+        return None;
+    }
     cmdline.split(|b| *b == 0).find_map(|arg| {
         let rest = std::str::from_utf8(arg).ok()?.strip_prefix(&prefix)?;
         let id = rest.split(',').next()?;
@@ -189,6 +195,8 @@ mod tests {
         );
         assert_eq!(marked_instance(line("n2").as_bytes(), "n1"), None);
         assert_eq!(marked_instance(b"guest=crn:n1:short", "n1"), None);
+        let launcher = [b"crn-agent\0launch-vm\0--\0", line("n1").as_bytes()].concat();
+        assert_eq!(marked_instance(&launcher, "n1"), None);
     }
 
     #[tokio::test]

@@ -179,6 +179,11 @@ impl Host {
 
     /// Every QEMU of this node, by instance; several of one instance are a defect.
     pub(crate) fn machines(&self) -> BTreeMap<String, Identity> {
+        while launching(&self.mark()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // While a process becomes another program, it has no command line.
+        std::thread::sleep(Duration::from_millis(30));
         let mut all = BTreeMap::new();
         for found in process::scan(&self.mark(), 0..u32::MAX) {
             let Some(start) = start_ticks(found.pid) else {
@@ -419,6 +424,16 @@ pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// Whether some process of the node is about to be QEMU, or to end.
+fn launching(mark: &str) -> bool {
+    let marker = format!("guest=crn:{mark}:");
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("\0launch-vm\0") && line.contains(&marker)
+    })
 }
 
 fn start_ticks(pid: i32) -> Option<u64> {

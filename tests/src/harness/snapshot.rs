@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{Agent, Host, Result, run};
 
-/// Processes, links, addresses, routes, proxied neighbours, firewall, mounts, cgroups and files of a
-/// host, a line each. What changes by itself (numbers, times, the database's bytes) is left out.
+/// Processes, links, addresses, routes, proxied neighbours, firewall, mounts and files of a host, a
+/// line each. What changes by itself (numbers, times, the database's bytes) is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeSet<String>);
 
@@ -31,14 +31,15 @@ impl Snapshot {
         add("route", &ip("-6 route show table all proto boot")?);
         add("route", &ip("-6 route show proto static")?);
         add("neighbour", &ip("-6 neighbour show proxy")?);
-        // Stateless: without counters; sets as they are.
-        add(
-            "nft",
-            &run(host
-                .namespace()
-                .net_command("nft")
-                .args(["-s", "list", "ruleset"]))?,
-        );
+        // Stateless: without counters; sets as they are, but for those that packets fill and time
+        // empties.
+        let ruleset = run(host
+            .namespace()
+            .net_command("nft")
+            .args(["-s", "list", "ruleset"]))?;
+        let metered = |line: &&str| line.contains("\" limit rate");
+        let lasting: Vec<_> = ruleset.lines().filter(|line| !metered(line)).collect();
+        add("nft", &lasting.join("\n"));
         add(
             "mount",
             &mounts(&run(host
