@@ -91,6 +91,41 @@ fn simulated(
     }
 }
 
+/// Simulated evidence of each product and version, as it should be.
+fn sound() -> impl Iterator<Item = Case> {
+    [
+        ("simulated Milan, version 2", Product::Milan, 2),
+        ("simulated Milan, version 3", Product::Milan, 3),
+        ("simulated Milan, version 4", Product::Milan, 4),
+        ("simulated Milan, version 5", Product::Milan, 5),
+        ("simulated Genoa, version 2", Product::Genoa, 2),
+        ("simulated Genoa, version 5", Product::Genoa, 5),
+        ("simulated Turin, version 3", Product::Turin, 3),
+        ("simulated Turin, version 5", Product::Turin, 5),
+    ]
+    .into_iter()
+    .map(|(name, product, version)| {
+        let issuer = Issuer::new(product);
+        let spec = ReportSpec::new(product).version(version);
+        let leaf = issuer.vcek(&spec);
+        Case {
+            name,
+            product: match product {
+                Product::Milan => "milan",
+                Product::Genoa => "genoa",
+                Product::Turin => "turin",
+            },
+            allow_foreign_root: true,
+            vlek: false,
+            crl: Some(CrlSpec::new(product).sign(&RsaKey::ark())),
+            report: leaf.sign(spec.to_bytes()).to_vec(),
+            leaf: leaf.der,
+            intermediate: issuer.ask,
+            ark: issuer.ark,
+        }
+    })
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     let milan = ["az-milan-v3-report.bin", "az-milan-v3-vcek.der"];
     let milan2 = ["coco-milan-report.bin", "coco-milan-vcek.der"];
@@ -184,6 +219,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut foreign = report("simulated, root not AMD's", |_| {});
     foreign.allow_foreign_root = false;
     cases.push(foreign);
+    cases.extend(sound());
     let mut vlek = report("simulated VLEK, root accepted by hand", |_| {});
     let issuer = Issuer::new(Product::Genoa);
     let spec = ReportSpec::new(Product::Genoa).with_vlek();

@@ -166,13 +166,18 @@ fn aleph(programs: &[PathBuf; 2], faketime: &str, case: &Case) -> &'static str {
     let report = write("report.bin", &case.report);
     let product = match case.product {
         "milan" => "Milan",
+        "turin" => "Turin",
         _ => "Genoa",
     };
     write(&format!("aleph-sdk/kds/{product}/crl.der"), crl);
     // named as the peer names it, by the report's own claims
     let at = |offset| case.report.get(offset).copied().unwrap_or(0);
     let chip = hex::encode(case.report.get(0x1a0..0x1e0).unwrap_or(&[]));
-    let tcb = [0x180, 0x181, 0x186, 0x187].map(|offset| at(offset).to_string());
+    let tcb = match product {
+        "Turin" => [0x181, 0x182, 0x183, 0x187],
+        _ => [0x180, 0x181, 0x186, 0x187],
+    };
+    let tcb = tcb.map(|offset| at(offset).to_string());
     write(
         &format!("aleph-sdk/kds/{product}/vcek_{chip}_{}.der", tcb.join("_")),
         &case.leaf,
