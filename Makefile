@@ -23,7 +23,7 @@ run: ## from nothing to SSH in a virtual machine over its own IPv6; ONCE=1 ends 
 		$(TARGET)/debug/demo $(if $(ONCE),--once)
 
 test: ## set-up, lint, and all tests, the end-to-end ones too
-	@tests/host/phases.sh setup lint images unit
+	@tests/host/phases.sh setup lint images unit web
 
 setup: ## install what is missing
 	@tests/host/setup.sh
@@ -39,8 +39,9 @@ unit: ## all tests, without set-up and lint
 	$(SUDO) env CRN_TEST_AGENT=$(TARGET)/debug/crn-agent \
 		$(CARGO) test --workspace $(FEATURES) --no-fail-fast
 
+# With the features of the tests, so that what `unit` has compiled serves.
 web: ## the verifier's page, built and driven in a browser
-	sev-attest/web/test.sh
+	@$(SUDO) env CARGO="$(CARGO)" sev-attest/web/test.sh --workspace $(FEATURES)
 
 bench: ## all benchmarks, written to docs/benchmarks.md
 	@tests/host/setup.sh

@@ -53,7 +53,9 @@ compile() {
     mkdir -p "$out"
     build="cargo build --quiet --offline --locked --profile web --target $target -p sev-attest-web"
     say "fetching crates"
-    (cd "$root" && cargo fetch --quiet --locked --target "$target")
+    # this machine's too: procedural macros and build scripts run here
+    machine=$(rustc -vV | sed -n 's/^host: //p')
+    (cd "$root" && cargo fetch --quiet --locked --target "$target" --target "$machine")
     if [ -d "$(rustc --print target-libdir --target $target 2>/dev/null)" ]; then
         say "compiling with this machine's $(rustc --version)"
         (cd "$root" && CARGO_TARGET_DIR=$out $build)

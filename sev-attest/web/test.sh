@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the page and drives it in a real Chromium (Debian's chromium and chromium-driver): what it
 # says of reports is what the command says. SEV_ATTEST_SCREENSHOTS=DIR keeps pictures of it.
+# Arguments choose packages and features for cargo, as those that are compiled anyway.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +11,9 @@ for tool in chromium chromedriver; do
 done
 "$here/build.sh"
 cd "$root"
-cargo build --quiet --locked -p sev-attest
-target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+cargo=${CARGO:-cargo}
+[ $# -gt 0 ] || set -- -p sev-attest -p sev-attest-web
+$cargo build --quiet --locked "$@" --bin sev-attest
+target=$($cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 SEV_ATTEST_WEB_DIST=$here/dist SEV_ATTEST_BIN=$target/debug/sev-attest \
-    exec cargo test --locked -p sev-attest-web --test browser -- --ignored
+    exec $cargo test --locked "$@" --test browser -- --ignored

@@ -19,6 +19,10 @@ section() {
     if grep -q '^|--' <<<"$text"; then echo "$text"; else printf '```text\n%s\n```\n' "$text"; fi
 }
 
+# The rival that sev-attest/peers/run.sh builds.
+peer=$(find "${CRN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/crn}/peers" -path '*/bin/snpguest' 2>/dev/null | head -1) || true
+[[ -z $peer ]] || export SNPGUEST=${SNPGUEST:-$peer}
+
 example() { cargo run --quiet --release --package "$1" --example "$2"; }
 rows() {
     local model memory
@@ -37,6 +41,7 @@ rows() {
     section "Disks, images and seeds" example disk bench_disk
     section "Network" example net bench_net
     section "Launch digests" example sev-attest bench_measure
+    section "Verification of reports" example sev-attest bench_verify
     section "The agent" cargo bench --quiet --package crn-agent --bench agent
 } >"$new"
 cp "$new" "$out"
