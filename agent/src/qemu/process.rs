@@ -131,9 +131,9 @@ fn parse_start_ticks(stat: &str) -> Option<u64> {
 }
 
 /// All processes whose command line carries `crn:<node>:<instance>` and that run
-/// as one of the guests' users. Launchers are none of them: one that was given the
-/// word is on record, and the others end. Reads all of `/proc` once: for start-up,
-/// not for every operation.
+/// as one of the guests' users or as root. Launchers are none of them: one that
+/// was given the word is on record, and the others end. Reads all of `/proc` once:
+/// for start-up, not for every operation.
 #[must_use]
 pub fn scan(node: &str, users: std::ops::Range<u32>) -> Vec<Marked> {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -147,7 +147,7 @@ pub fn scan(node: &str, users: std::ops::Range<u32>) -> Vec<Marked> {
         let instance = marked_instance(&cmdline, node)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let uid = parse_uid(&status)?;
-        users.contains(&uid).then_some(Marked { pid, instance })
+        (users.contains(&uid) || uid == 0).then_some(Marked { pid, instance })
     })
     .collect()
 }
