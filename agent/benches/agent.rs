@@ -20,7 +20,6 @@
 mod support;
 
 use std::{
-    collections::BTreeSet,
     fs::{self, OpenOptions},
     os::{fd::OwnedFd, unix::net::UnixListener},
     process::{Command, Stdio},
@@ -35,7 +34,6 @@ use crn_agent::{
 };
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay};
 use hyper::Method;
-use net::{GuestIndex, GuestSpec, HostNet, HostSpec};
 use qmp::{Backoff, Qmp};
 use serde_json::json;
 use support::{
@@ -137,21 +135,7 @@ struct Alone {
 /// A tap in a network of its own: the agent would take it for a left-over.
 fn tap() -> OwnedFd {
     let (send, receive) = std::sync::mpsc::channel();
-    network::alone(async move || {
-        let spec = HostSpec {
-            table: "crn_bench".into(),
-            uplink: None,
-            ndp_proxy: false,
-            ipv4: None,
-            prefix: "2001:db8:1::/64".parse().unwrap(),
-        };
-        let net = HostNet::open(spec).await.unwrap();
-        net.start(&[]).await.unwrap();
-        let network = "2001:db8:1::3:abab:abab:aba0/124".parse().unwrap();
-        let id = "ab".repeat(32);
-        let guest = GuestSpec::new(GuestIndex(0), &id, network, None, BTreeSet::new());
-        send.send(net.add_guest(&guest).await.unwrap()).unwrap();
-    });
+    network::alone(async move || send.send(network::tap().await).unwrap());
     receive.recv().unwrap()
 }
 

@@ -197,8 +197,10 @@ fn unharmed(before: Option<&Identity>, after: &Identity, point: &str) {
 
 /// Whether QEMU was given the word before the agent died there.
 fn launched(point: &str) -> bool {
-    let kinds = ["persisted:", "held:", "recorded:"];
-    !point.contains("preparing") && !kinds.iter().any(|k| point == format!("{k}starting.launch"))
+    match point.strip_suffix("starting.launch") {
+        Some(kind) => kind == "effected:",
+        None => !point.contains("preparing"),
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd},
         unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -33,7 +33,6 @@ use crn_agent::{
     },
 };
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay, create_volume};
-use net::{GuestIndex, GuestSpec, HostNet, HostSpec};
 use qmp::{Backoff, Error, Event, Events, Qmp, ResetReason, RunState, ShutdownReason};
 use serde_json::{Value, json};
 use support::{
@@ -107,23 +106,6 @@ fn next() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A tap with everything that the host does for a guest.
-async fn tap() -> OwnedFd {
-    let spec = HostSpec {
-        table: "crn_test".into(),
-        uplink: None,
-        ndp_proxy: false,
-        ipv4: None,
-        prefix: "2001:db8::/64".parse().unwrap(),
-    };
-    let net = HostNet::open(spec).await.unwrap();
-    net.start(&[]).await.unwrap();
-    let network = "2001:db8::3:abab:abab:aba0/124".parse().unwrap();
-    let id = "ab".repeat(32);
-    let guest = GuestSpec::new(GuestIndex(7), &id, network, None, BTreeSet::new());
-    net.add_guest(&guest).await.unwrap()
-}
-
 /// A running QEMU, killed at the end.
 struct Machine {
     files: Files,
@@ -137,7 +119,7 @@ impl Machine {
     async fn start(files: Files) -> Self {
         let plan = plan(&files.launch);
         let agent = Path::new(env!("CARGO_BIN_EXE_crn-agent"));
-        let held = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+        let held = launch_by(agent, &plan, network::tap().await, &files.log()).unwrap();
         let process = held.release().await;
         let path = files.launch.run_dir.join(socket::QMP);
         let connected =
@@ -561,7 +543,12 @@ fn what_cannot_start_says_why() {
         // A file that is not there: nothing is started.
         let mut files = Files::new();
         files.launch.seed = Some(files.dir.path().join("nowhere.iso"));
-        let refused = launch_by(agent, &plan(&files.launch), tap().await, &files.log());
+        let refused = launch_by(
+            agent,
+            &plan(&files.launch),
+            network::tap().await,
+            &files.log(),
+        );
         match refused {
             Err(LaunchError::Open { path, .. }) => {
                 assert_eq!(Some(path), files.launch.seed);
@@ -594,7 +581,7 @@ fn what_cannot_start_says_why() {
         ];
         for (files, why) in table {
             let plan = plan(&files.launch);
-            let held = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+            let held = launch_by(agent, &plan, network::tap().await, &files.log()).unwrap();
             let process = held.release().await;
             timeout(PATIENCE, process.exited()).await.expect(why);
             let said = fs::read_to_string(files.log()).unwrap();
@@ -609,7 +596,7 @@ fn nothing_runs_without_the_word() {
         let agent = Path::new(env!("CARGO_BIN_EXE_crn-agent"));
         let files = Files::new();
         let plan = plan(&files.launch);
-        let held = launch_by(agent, &plan, tap().await, &files.log()).unwrap();
+        let held = launch_by(agent, &plan, network::tap().await, &files.log()).unwrap();
         let process = Process::open(held.process().pid()).unwrap();
         // As when the agent dies: the other end of its standard input is closed.
         drop(held);

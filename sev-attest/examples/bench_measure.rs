@@ -11,10 +11,12 @@
     reason = "a benchmark prints, and may stop"
 )]
 
+mod processes;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use processes::{ours, quiet, rival, succeeds};
 use sev_attest::measure::{
     CpuSignature, Firmware, KernelHashes, Launch, Mode, PAGE, Variants, page_digests_on, sha384,
 };
@@ -98,26 +100,17 @@ fn library(path: &Path, hashes: bool) {
 }
 
 fn processes(path: &Path) {
-    let exe = std::env::current_exe().unwrap();
-    let ours = exe.parent().unwrap().parent().unwrap().join("sev-attest");
-    let rival = |variable: &str, name: &str| {
-        std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from)
-    };
     let path = path.to_str().unwrap();
     let run = |program: &Path, args: &[&str]| {
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if !command.status().is_ok_and(|status| status.success()) {
+        let mut command = quiet(program, args);
+        if !succeeds(&mut command) {
             println!("{}: not there or failed, left out", program.display());
             return None;
         }
         Some(best(|| command.status().unwrap()))
     };
     let common = ["--ovmf", path, "--vcpus", "4", "--vcpu-type", "EPYC-v4"];
-    let Some(mine) = run(&ours, &[&["measure"], &common[..]].concat()) else {
+    let Some(mine) = run(&ours(), &[&["measure"], &common[..]].concat()) else {
         return;
     };
     row("process: sev-attest measure", mine, mine);
@@ -130,7 +123,7 @@ fn processes(path: &Path) {
         "--vcpu-type",
         "EPYC-v4",
     ];
-    if let Some(time) = run(&ours, &many) {
+    if let Some(time) = run(&ours(), &many) {
         row("process: sev-attest measure, 1..64 vCPUs", time, mine);
     }
     let python = rival("SEV_SNP_MEASURE", "sev-snp-measure");

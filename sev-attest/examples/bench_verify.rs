@@ -12,12 +12,14 @@
     reason = "a benchmark prints, and may stop"
 )]
 
+mod processes;
+
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use p384::ecdsa::signature::Verifier as _;
+use processes::{ours, quiet, rival, succeeds};
 use sev_attest::appraise::appraise;
 use sev_attest::cert::{Certificate, PublicKey};
 use sev_attest::chain::Chain;
@@ -158,40 +160,25 @@ fn processes() {
     std::fs::write(certs.join("ask.der"), blocks.next().unwrap().der).unwrap();
     std::fs::write(certs.join("ark.der"), blocks.next().unwrap().der).unwrap();
 
-    let ours = std::env::current_exe()
-        .unwrap()
-        .parent()
-        .and_then(Path::parent)
-        .map(|target| target.join("sev-attest"))
-        .expect("examples lie two directories deep");
-    let rival = std::env::var_os("SNPGUEST").map_or_else(|| "snpguest".into(), PathBuf::from);
-    let with = |program: &Path, args: &[&str]| {
-        let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
-    };
+    let rival = rival("SNPGUEST", "snpguest");
     let (report, certs) = (report.to_str().unwrap(), certs.to_str().unwrap());
-    let mut ours = with(
-        &ours,
+    let mut ours = quiet(
+        &ours(),
         &["verify", report, "--certs", certs, "--offline", "--at", AT],
     );
-    let mut attestation = with(&rival, &["verify", "attestation", certs, report]);
-    let mut chain = with(&rival, &["verify", "certs", certs]);
-    let runs = |command: &mut Command| command.status().is_ok_and(|status| status.success());
-    if !runs(&mut ours) {
+    let mut attestation = quiet(&rival, &["verify", "attestation", certs, report]);
+    let mut chain = quiet(&rival, &["verify", "certs", certs]);
+    if !succeeds(&mut ours) {
         println!("| process: `sev-attest verify` | not built or failed, left out | |");
-    } else if !runs(&mut attestation) || !runs(&mut chain) {
-        let [time] = medians([(4, &mut || assert!(runs(&mut ours)))]);
+    } else if !succeeds(&mut attestation) || !succeeds(&mut chain) {
+        let [time] = medians([(4, &mut || assert!(succeeds(&mut ours)))]);
         row("process: `sev-attest verify`", time, (time, "of itself"));
         println!("| process: `snpguest verify` | not there or failed, left out | |");
     } else {
         let [time, attestation, chain] = medians([
-            (4, &mut || assert!(runs(&mut ours))),
-            (4, &mut || assert!(runs(&mut attestation))),
-            (4, &mut || assert!(runs(&mut chain))),
+            (4, &mut || assert!(succeeds(&mut ours))),
+            (4, &mut || assert!(succeeds(&mut attestation))),
+            (4, &mut || assert!(succeeds(&mut chain))),
         ]);
         let mine = (time, "of `sev-attest verify`");
         row("process: `sev-attest verify`, report and chain", time, mine);

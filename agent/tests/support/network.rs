@@ -1,7 +1,8 @@
 //! A network of a test's own.
 
-use std::process::Command;
+use std::{collections::BTreeSet, os::fd::OwnedFd, process::Command};
 
+use net::{GuestIndex, GuestSpec, HostNet, HostSpec};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs a test on a thread of its own in a network namespace of its own. What the
@@ -26,4 +27,21 @@ where
     if let Err(panic) = std::thread::spawn(body).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// A tap with everything that the host does for a guest.
+pub(crate) async fn tap() -> OwnedFd {
+    let spec = HostSpec {
+        table: "crn_test".into(),
+        uplink: None,
+        ndp_proxy: false,
+        ipv4: None,
+        prefix: "2001:db8::/64".parse().unwrap(),
+    };
+    let net = HostNet::open(spec).await.unwrap();
+    net.start(&[]).await.unwrap();
+    let network = "2001:db8::3:abab:abab:aba0/124".parse().unwrap();
+    let id = "ab".repeat(32);
+    let guest = GuestSpec::new(GuestIndex(7), &id, network, None, BTreeSet::new());
+    net.add_guest(&guest).await.unwrap()
 }
