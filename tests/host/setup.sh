@@ -3,7 +3,7 @@
 # Idempotent: with nothing missing it changes nothing and ends within a second.
 #   setup.sh          everything that `make test` needs
 #   setup.sh --run    only what `make run` needs (no browser, no rivals of the benchmarks)
-set -euo pipefail
+set -Eeuo pipefail
 
 # The oldest QEMU that has SEV-SNP.
 QEMU_MIN=9.1
@@ -33,6 +33,8 @@ packages=("${run_packages[@]}")
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
+# No end without a word.
+trap 'echo "setup: line $LINENO: $BASH_COMMAND: status $?" >&2' ERR
 
 SUDO=()
 if ((EUID != 0)); then
@@ -53,11 +55,16 @@ missing() {
     comm -23 <(printf '%s\n' "$@" | sort -u) <(sort -u <<<"$installed")
 }
 
-qemu_installed() { dpkg-query -W -f '${db:Status-Abbrev} ${Version}' qemu-system-x86 2>/dev/null |
-    awk '$1 ~ /^.i$/ { print $2 }'; }
+# Nothing where dpkg has never heard of it.
+qemu_installed() {
+    { dpkg-query -W -f '${db:Status-Abbrev} ${Version}' qemu-system-x86 2>/dev/null || true; } |
+        awk '$1 ~ /^.i$/ { print $2 }'
+}
 qemu_suffices() { [[ -n $1 ]] && dpkg --compare-versions "$1" ge "1:$QEMU_MIN"; }
-# The newest version that the configured sources have.
-qemu_on_offer() { apt-cache madison qemu-system-x86 | awk '{ print $3 }' | sort -rV | head -1; }
+# The newest version that the configured sources have, and the suite that has it.
+qemu_on_offer() {
+    apt-cache madison qemu-system-x86 | awk '{ sub("/.*", "", $6); print $3, $6 }' | sort -rV | head -1
+}
 
 have_lists() { compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; }
 
@@ -129,30 +136,32 @@ SOURCE
 }
 
 main() {
-    local wanted qemu start=$SECONDS
+    local wanted qemu suite start=$SECONDS
     mapfile -t wanted < <(missing "${packages[@]}")
     qemu=$(qemu_installed)
     # Tests fetch single packages: the lists must be there even with everything installed.
     have_lists || update
     if ! qemu_suffices "$qemu"; then
         update
-        qemu_suffices "$(qemu_on_offer)" || add_backports
-        qemu=$(qemu_on_offer)
+        read -r qemu _ < <(qemu_on_offer) || true
+        qemu_suffices "$qemu" || add_backports
+        read -r qemu suite < <(qemu_on_offer) || true
         qemu_suffices "$qemu" ||
             die "QEMU $QEMU_MIN or newer is needed; the sources offer ${qemu:-none}"
-        # All of one source, so of one version.
         mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | grep -vx qemu-utils)
-        wanted+=("qemu-system-x86=$qemu" "qemu-system-common=$qemu" "qemu-system-data=$qemu" \
-            "qemu-utils=$qemu")
+        # All of one suite, what they depend on too: QEMU refuses an older SeaBIOS.
+        install --target-release "$suite" "qemu-system-x86=$qemu" "qemu-utils=$qemu"
     elif ((${#wanted[@]})) && ! apt-get -s -q --no-install-recommends install "${wanted[@]}" \
         >/dev/null 2>&1; then
         update
     fi
-    if ((${#wanted[@]})); then
-        say "installing ${wanted[*]}"
-        apt_get --no-install-recommends install "${wanted[@]}"
-        say "done in $((SECONDS - start)) s"
-    fi
+    ((${#wanted[@]} == 0)) || install "${wanted[@]}"
+    ((SECONDS - start < 2)) || say "done in $((SECONDS - start)) s"
+}
+
+install() {
+    say "installing $*"
+    apt_get --no-install-recommends install "$@"
 }
 
 # Two at once would both find the same things missing.
