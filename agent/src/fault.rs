@@ -18,7 +18,19 @@ pub fn names() -> Vec<String> {
         let effected = steps.map(|p| format!("effected:{p}"));
         // Between a launcher, its record and its word to become QEMU.
         let launch = ["held", "recorded"].map(|kind| format!("{kind}:starting.launch"));
-        persisted.chain(effected).chain(launch).collect()
+        // Between the record of a volume, QEMU's file of it, and the guest's disk.
+        let volumes = [
+            "recorded:attach",
+            "opened:attach",
+            "begun:detach",
+            "unplugged:detach",
+        ];
+        let volumes = volumes.map(str::to_owned);
+        persisted
+            .chain(effected)
+            .chain(launch)
+            .chain(volumes)
+            .collect()
     } else {
         Vec::new()
     }

@@ -13,12 +13,18 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crn_agent::{fault, ops::InstanceView};
+use crn_agent::{
+    client::ClientError,
+    db::VolumeState,
+    fault,
+    ops::{ErrorCode, InstanceView},
+    qemu::plan::socket,
+};
 use rustix::process::Signal;
 use serde_json::json;
 use support::{
     host::{Agent, Host, Identity, PATIENCE, kill},
-    network,
+    network, proc,
 };
 
 /// Points that a create passes.
@@ -85,6 +91,10 @@ const CRASH: &[&str] = &[
     "persisted:backing-off",
 ];
 
+/// Points that a volume passes on its way into a guest and out again.
+const ATTACH: &[&str] = &["recorded:attach", "opened:attach"];
+const DETACH: &[&str] = &["begun:detach", "unplugged:detach"];
+
 /// Points that are passed when the image cannot be had.
 const FAIL: &[&str] = &["persisted:failed"];
 
@@ -97,6 +107,8 @@ fn every_fault_point_is_tried() {
         STOP_OF_A_HANGING_QEMU,
         DELETE,
         CRASH,
+        ATTACH,
+        DETACH,
         FAIL,
     ];
     let tried: BTreeSet<_> = tried.concat().into_iter().map(str::to_owned).collect();
@@ -345,6 +357,140 @@ fn killed_when_a_guest_crashed_or_failed() {
             assert_eq!(host.machines().len(), 1);
             assert_eq!(view.failure, None);
         }
+    });
+}
+
+/// The disks that QEMU has plugged in, asked while no agent holds its monitor.
+async fn plugged(host: &Host, view: &InstanceView) -> BTreeSet<String> {
+    let socket = host.run_dir(view).join(socket::QMP);
+    let (qmp, _events) = qmp::Qmp::connect(&socket, &qmp::Config::default())
+        .await
+        .unwrap();
+    let disks = qmp.execute_raw("query-block", json!(null)).await.unwrap();
+    let disks = disks.as_array().unwrap().iter();
+    disks
+        .filter_map(|disk| disk["inserted"]["node-name"].as_str())
+        .filter(|node| node.starts_with("vol-"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ErrorCode {
+    match result {
+        Err(ClientError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn killed_while_attaching_and_detaching() {
+    network::alone(async || {
+        let (host, agent) = Host::with_agent().await;
+        agent.create("web", json!({})).await.unwrap();
+        let view = agent.reach("web", "running").await;
+        let identity = host.machines()[&view.id];
+        // The guest lets go of a disk only when it is reset.
+        let mut console = host.console(&view);
+        console.uptime();
+        let mut agent = agent;
+        for (n, point) in ATTACH.iter().enumerate() {
+            let name = format!("data-{n}");
+            let volume = agent.create_volume(&name).await;
+            agent.kill();
+            let armed = host.start_armed(point).await;
+            armed.reach("web", "running").await;
+            let _ = armed.attach(&name, "web").await;
+            armed.killed_at_its_point().await;
+            agent = host.start().await;
+            agent.reach("web", "running").await;
+            let recorded = agent.volume(&name).await;
+            assert_eq!(recorded.instance.as_deref(), Some("web"), "{point}");
+            // An answer to the next request: what was begun is finished before.
+            agent.attach(&name, "web").await.unwrap();
+            agent.kill();
+            let node = format!("vol-{}", volume.id);
+            assert!(plugged(&host, &view).await.contains(&node), "{point}");
+            agent = host.start().await;
+        }
+        agent.reach("web", "running").await;
+        agent.kill();
+        let armed = host.start_armed("begun:detach").await;
+        armed.reach("web", "running").await;
+        let _ = armed.detach("data-0").await;
+        armed.killed_at_its_point().await;
+        agent = host.start().await;
+        agent.reach("web", "running").await;
+        assert_eq!(agent.volume("data-0").await.state, VolumeState::Detaching);
+        agent.freed("data-0", || console.key('r')).await;
+        assert_eq!(host.machines()[&view.id], identity);
+
+        agent.ask("web", "stop", true).await.unwrap();
+        agent.reach("web", "stopped").await;
+        for point in DETACH {
+            agent.attach("data-0", "web").await.unwrap();
+            agent.kill();
+            let armed = host.start_armed(point).await;
+            let _ = armed.detach("data-0").await;
+            armed.killed_at_its_point().await;
+            agent = host.start().await;
+            agent.freed("data-0", || {}).await;
+        }
+    });
+}
+
+#[test]
+fn a_volume_that_the_guest_holds_goes_when_it_can() {
+    network::alone(async || {
+        let (host, agent) = Host::with_agent().await;
+        agent.create("web", json!({})).await.unwrap();
+        agent
+            .create("other", json!({ "start": false }))
+            .await
+            .unwrap();
+        let view = agent.reach("web", "running").await;
+        let mut console = host.console(&view);
+        console.uptime();
+        agent.create_volume("data").await;
+        agent.attach("data", "web").await.unwrap();
+        assert_eq!(refusal(agent.detach("data").await), ErrorCode::Timeout);
+        let volume = agent.volume("data").await;
+        assert_eq!(volume.state, VolumeState::Detaching);
+        assert_eq!(volume.instance.as_deref(), Some("web"));
+        // Until then nobody else gets the file that QEMU has open.
+        for holder in ["web", "other"] {
+            let refused = refusal(agent.attach("data", holder).await);
+            assert_eq!(refused, ErrorCode::Conflict, "{holder}");
+        }
+        // The guest's reset lets go of it, and QEMU closes it.
+        agent.freed("data", || console.key('r')).await;
+        let opened = || {
+            let files = proc::descriptors(view.pid.unwrap());
+            files.values().filter(|f| f.contains("/volumes/")).count()
+        };
+        assert_eq!(opened(), 0);
+        let told = host.events();
+        let told = told.iter().filter(|e| e["kind"] == "volume-detached");
+        assert_eq!(told.count(), 1);
+
+        // While nobody listens, the same.
+        agent.attach("data", "web").await.unwrap();
+        assert_eq!(opened(), 1);
+        assert_eq!(refusal(agent.detach("data").await), ErrorCode::Timeout);
+        agent.kill();
+        console.key('r');
+        console.after("guest: hello", PATIENCE).unwrap();
+        let agent = host.start().await;
+        agent.freed("data", || {}).await;
+
+        // And so does the end of QEMU.
+        agent.attach("data", "web").await.unwrap();
+        assert_eq!(refusal(agent.detach("data").await), ErrorCode::Timeout);
+        kill(agent.show("web").await.unwrap().pid.unwrap(), Signal::KILL);
+        agent.freed("data", || {}).await;
+        agent.attach("data", "other").await.unwrap();
+        let volume = agent.volume("data").await;
+        assert_eq!(volume.instance.as_deref(), Some("other"));
+        agent.detach("data").await.unwrap();
     });
 }
 

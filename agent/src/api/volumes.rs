@@ -75,7 +75,8 @@ pub(super) async fn attach(
     Ok(Json(volumes::attach(&node, &volume, request).await?))
 }
 
-/// Detach a volume. A running guest has to let go of it.
+/// Detach a volume. A running guest has to let go of it: with a status of 504 the
+/// volume is `detaching`, and detached as soon as the guest does.
 #[utoipa::path(post, path = "/v1/volumes/{volume}/detach", tag = "volumes",
     operation_id = "detach_volume",
     params(("volume" = String, Path, description = "Name")),

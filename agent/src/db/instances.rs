@@ -517,6 +517,14 @@ impl Db {
                 params![id.as_str(), VolumeState::Creating.word()],
             )?;
             tx.execute(
+                "UPDATE volumes SET state = ?3 WHERE instance = ?1 AND state = ?2",
+                [
+                    id.as_str(),
+                    VolumeState::Detaching.word(),
+                    VolumeState::Ready.word(),
+                ],
+            )?;
+            tx.execute(
                 "UPDATE volumes SET instance = NULL, mount = NULL WHERE instance = ?1",
                 [id.as_str()],
             )?;

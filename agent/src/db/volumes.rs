@@ -19,6 +19,9 @@ pub enum VolumeState {
     Creating,
     /// The file exists.
     Ready,
+    /// Its instance is to lose it: as soon as the guest lets go, at the latest when
+    /// QEMU ends.
+    Detaching,
     /// The file is being removed.
     Deleting,
 }
@@ -28,12 +31,13 @@ impl VolumeState {
         match self {
             Self::Creating => "creating",
             Self::Ready => "ready",
+            Self::Detaching => "detaching",
             Self::Deleting => "deleting",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Creating, Self::Ready, Self::Deleting]
+        [Self::Creating, Self::Ready, Self::Detaching, Self::Deleting]
             .into_iter()
             .find(|s| s.word() == word)
     }
@@ -177,6 +181,10 @@ fn attach(c: &Connection, name: &str, to: &InstanceId, mount: Option<&str>) -> R
             instance,
         });
     }
+    if volume.state == VolumeState::Detaching {
+        let message = format!("volume {name} is being detached; attach it when that is done");
+        return Err(DbError::Conflict(message));
+    }
     c.execute(
         "UPDATE volumes SET instance = ?2, mount = ?3 WHERE id = ?1",
         params![volume.id, to.as_str(), mount],
@@ -284,6 +292,24 @@ impl Db {
         .await
     }
 
+    /// Records that the volume's instance is to lose it. One without a file yet
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin_detach(&self, id: &str) -> Result<(), DbError> {
+        let id = id.to_owned();
+        self.call(move |c| {
+            let (ready, detaching) = (VolumeState::Ready.word(), VolumeState::Detaching.word());
+            c.execute(
+                "UPDATE volumes SET state = ?3 WHERE id = ?1 AND state = ?2",
+                [&id, ready, detaching],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Records that nobody has the volume.
     ///
     /// # Errors
@@ -291,9 +317,12 @@ impl Db {
     pub async fn detach_volume(&self, id: &str) -> Result<(), DbError> {
         let id = id.to_owned();
         self.call(move |c| {
+            let (ready, detaching) = (VolumeState::Ready.word(), VolumeState::Detaching.word());
             c.execute(
-                "UPDATE volumes SET instance = NULL, mount = NULL WHERE id = ?1",
-                [&id],
+                "UPDATE volumes SET instance = NULL, mount = NULL,
+                        state = CASE state WHEN ?3 THEN ?2 ELSE state END
+                 WHERE id = ?1",
+                [&id, ready, detaching],
             )?;
             Ok(())
         })

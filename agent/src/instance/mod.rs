@@ -44,6 +44,9 @@ pub enum TaskError {
     /// Not possible in this phase.
     #[error("{0}")]
     Refused(String),
+    /// Not done yet; it goes on.
+    #[error("{0}")]
+    Pending(String),
     /// The task is gone.
     #[error("the instance is gone")]
     Gone,

@@ -247,9 +247,24 @@ impl Task {
                 warn!("the guest's kernel panicked; QEMU's action is {action}");
                 self.tell_seldom("guest-panicked", json!({ "action": action }));
             }
+            Event::DeviceDeleted {
+                device: Some(device),
+                ..
+            } => {
+                if let Err(e) = self.device_gone(&device).await {
+                    warn!("{device} is gone from the machine: {e}");
+                }
+            }
             Event::Lagged { missed } => {
                 warn!("{missed} of QEMU's events were lost");
-                return self.look_at_state().await;
+                if let Some(transition) = self.look_at_state().await {
+                    return Some(transition);
+                }
+                match self.match_volumes().await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => warn!("volumes: {e}"),
+                    Err(e) => warn!("volumes: {e}"),
+                }
             }
             other => debug!("{other:?}"),
         }

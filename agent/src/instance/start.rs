@@ -61,6 +61,7 @@ impl Task {
     async fn try_launch(&mut self, row: &InstanceRow) -> Step<(Held, i32, u64)> {
         let fail = |code, e: &dyn std::fmt::Display| Ok(Err(failure(code, e)));
         // Volumes and seed as they are wanted now: both may have changed since.
+        self.release_volumes().await?;
         for outcome in [self.create_volumes().await?, self.write_seed(row).await?] {
             if let Err(e) = outcome {
                 return Ok(Err(e));

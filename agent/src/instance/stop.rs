@@ -152,6 +152,7 @@ impl Task {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
         }
+        self.release_volumes().await?;
         self.node.db.set_process(&self.id, None).await?;
         self.status.send_modify(|s| {
             s.pid = None;

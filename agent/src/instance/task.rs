@@ -166,8 +166,13 @@ impl Task {
                 process.exited().await;
                 Ok(())
             }
-            None if expected => self.go(&Transition::Absent, row).await,
-            None => Ok(()),
+            None => {
+                self.release_volumes().await?;
+                if expected {
+                    self.go(&Transition::Absent, row).await?;
+                }
+                Ok(())
+            }
         }
     }
 

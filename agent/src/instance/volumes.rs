@@ -2,11 +2,13 @@
 //!
 //! What is wanted is in the database; [`Task::match_volumes`] makes QEMU have it.
 //! A volume is detached from QEMU first and from the record then, so that no
-//! other instance can get a file that a QEMU still has open.
+//! other instance can get a file that a QEMU still has open. A guest may take its
+//! time to let go of one, or never do it: the record says `detaching` until QEMU
+//! tells that the device is gone, as it does at the guest's next reset, or ends.
 
 use std::{fs::OpenOptions, os::fd::AsFd, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
@@ -16,13 +18,17 @@ use super::{
 };
 use crate::{
     db::{DbError, VolumeRow, VolumeState},
+    fault,
     life::Phase,
     node::blocking,
     qemu::plan::{HOTPLUG_FDSET, MAX_VOLUMES, volume_device, volume_nodes},
 };
 
-/// How long a guest may take to let go of a volume.
-const UNPLUG_LIMIT: Duration = Duration::from_secs(30);
+/// So long a guest is waited for to let go of a volume; one that takes longer is
+/// not waited for, and heard when it has.
+const UNPLUG_LIMIT: Duration = Duration::from_secs(10);
+/// The same, where nobody waits for the answer.
+const UNPLUG_GLANCE: Duration = Duration::from_secs(1);
 
 impl Task {
     /// Attaches a volume, to a running guest at once.
@@ -37,6 +43,7 @@ impl Task {
             .db
             .attach_volume(name, &self.id, mount, MAX_VOLUMES)
             .await?;
+        fault::point("recorded", "attach");
         if before.state == VolumeState::Creating
             && let Err(e) = create_volume(&self.node, &before).await?
         {
@@ -50,7 +57,7 @@ impl Task {
             && !had
         {
             warn!("volume {name} cannot be attached: {e}");
-            if self.unplug(&qmp, &before.id).await.is_ok() {
+            if self.unplug(&qmp, &before.id, UNPLUG_LIMIT).await.is_ok() {
                 self.node.db.detach_volume(&before.id).await?;
             }
         }
@@ -68,15 +75,62 @@ impl Task {
             }
             Some(_) => {}
         }
+        self.node.db.begin_detach(&volume.id).await?;
+        fault::point("begun", "detach");
         match self.live_monitor() {
-            Some(qmp) => self.unplug(&qmp, &volume.id).await?,
+            Some(qmp) => self.unplug(&qmp, &volume.id, UNPLUG_LIMIT).await?,
             None if self.vm.is_some() => {
-                let message = "QEMU does not answer; the volume stays attached".to_owned();
-                return Err(TaskError::Refused(message));
+                let message = "QEMU does not answer: the volume is detached when it does, at the \
+                               latest when the instance stops";
+                return Err(TaskError::Pending(message.into()));
             }
             None => {}
         }
+        fault::point("unplugged", "detach");
+        Ok(self.released(&volume).await?)
+    }
+
+    /// A volume that no QEMU has open any more is nobody's.
+    async fn released(&self, volume: &VolumeRow) -> Result<(), DbError> {
         self.node.db.detach_volume(&volume.id).await?;
+        info!("volume {} is detached", volume.name);
+        let data = json!({ "name": volume.name.as_str() });
+        let events = &self.node.events;
+        events.emit(Some(&self.id), "volume-detached", data);
+        Ok(())
+    }
+
+    /// Without a QEMU no guest holds what it was to let go of.
+    pub(super) async fn release_volumes(&self) -> Result<(), DbError> {
+        for volume in self.node.db.volumes_of(&self.id).await? {
+            if volume.state == VolumeState::Detaching {
+                self.released(&volume).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// QEMU told that a device is gone.
+    pub(super) async fn device_gone(&mut self, device: &str) -> Result<(), TaskError> {
+        let volumes = self.node.db.volumes_of(&self.id).await?;
+        let (Some(volume), Some(qmp)) = (
+            volumes.iter().find(|v| device_name(&v.id) == device),
+            self.live_monitor(),
+        ) else {
+            return Ok(());
+        };
+        if ports(&qmp).await?.iter().any(|p| p.holds(&volume.id)) {
+            // Old news: it has come back since.
+            return Ok(());
+        }
+        if volume.state == VolumeState::Detaching {
+            close_nodes(&qmp, &volume.id).await?;
+            return Ok(self.released(volume).await?);
+        }
+        // A guest may eject what it likes. That it still has the volume is the
+        // user's word, and not undone by the guest's.
+        warn!("the guest ejected volume {}", volume.name);
+        self.tell_seldom("volume-ejected", json!({ "name": volume.name.as_str() }));
         Ok(())
     }
 
@@ -127,20 +181,33 @@ impl Task {
         qmp: &qmp::Qmp,
         wanted: &[VolumeRow],
     ) -> Result<(), TaskError> {
-        let nodes = nodes(qmp).await?;
+        let (nodes, ports) = (nodes(qmp).await?, ports(qmp).await?);
         for volume in wanted {
-            let size = volume_size(volume).bytes();
-            match nodes.iter().find(|n| n.name == node_name(&volume.id)) {
-                Some(node) if node.bytes < size => {
-                    info!("volume {} gets its new size", volume.name);
-                    qmp.block_resize(&node.name, size).await?;
+            let node = nodes.iter().find(|n| n.name == node_name(&volume.id));
+            match volume.state {
+                VolumeState::Detaching => match self.unplug(qmp, &volume.id, UNPLUG_GLANCE).await {
+                    Ok(()) => self.released(volume).await?,
+                    // It is heard of when it is gone.
+                    Err(TaskError::Pending(_)) => {}
+                    Err(e) => return Err(e),
+                },
+                VolumeState::Ready => {
+                    let size = volume_size(volume).bytes();
+                    if !ports.iter().any(|p| p.holds(&volume.id)) {
+                        info!("volume {} is attached", volume.name);
+                        self.plug(qmp, volume).await?;
+                    } else if let Some(node) = node.filter(|n| n.bytes < size) {
+                        info!("volume {} gets its new size", volume.name);
+                        qmp.block_resize(&node.name, size).await?;
+                    }
                 }
-                Some(_) => {}
-                None if volume.state == VolumeState::Ready => {
-                    info!("volume {} is attached", volume.name);
+                VolumeState::Creating => {
+                    if let Err(e) = create_volume(&self.node, volume).await? {
+                        return Err(TaskError::Refused(e.message));
+                    }
                     self.plug(qmp, volume).await?;
                 }
-                None => {}
+                VolumeState::Deleting => {}
             }
         }
         let unwanted = nodes
@@ -149,7 +216,7 @@ impl Task {
             .filter(|id| !wanted.iter().any(|v| v.id == *id));
         for id in unwanted {
             warn!("QEMU has volume {id}, which is not the instance's");
-            self.unplug(qmp, id).await?;
+            self.unplug(qmp, id, UNPLUG_GLANCE).await?;
         }
         Ok(())
     }
@@ -164,10 +231,7 @@ impl Task {
     async fn plug(&self, qmp: &qmp::Qmp, volume: &VolumeRow) -> Result<(), TaskError> {
         let name = node_name(&volume.id);
         let ports = ports(qmp).await?;
-        if ports
-            .iter()
-            .any(|p| p.device.as_deref() == Some(&device_name(&volume.id)))
-        {
+        if ports.iter().any(|p| p.holds(&volume.id)) {
             return Ok(());
         }
         let free = ports
@@ -178,15 +242,8 @@ impl Task {
         let slot = free.ok_or_else(|| {
             TaskError::Refused("the machine has no free slot; the next start makes room".into())
         })?;
-        // What a try that was cut off left.
-        for left in nodes(qmp)
-            .await?
-            .iter()
-            .filter(|n| is_of(&n.name, &volume.id))
-            .rev()
-        {
-            qmp.blockdev_del(&left.name).await?;
-        }
+        // What a try that was cut off left, or a device that the guest ejected.
+        close_nodes(qmp, &volume.id).await?;
         let set = HOTPLUG_FDSET + u32::try_from(slot).unwrap_or(u32::MAX - HOTPLUG_FDSET);
         if qmp
             .fd_sets()
@@ -207,31 +264,37 @@ impl Task {
         for node in volume_nodes(&volume.id, &format!("/dev/fdset/{set}")) {
             qmp.blockdev_add(node).await?;
         }
+        fault::point("opened", "attach");
         // QEMU closes the descriptors when the node goes: nothing else is to be kept.
         qmp.remove_fd(set).await?;
         Ok(qmp.device_add(volume_device(&volume.id, slot)).await?)
     }
 
     /// Unplugs a volume, or finds it unplugged.
-    async fn unplug(&self, qmp: &qmp::Qmp, id: &str) -> Result<(), TaskError> {
-        match qmp.device_del(&device_name(id), UNPLUG_LIMIT).await {
+    async fn unplug(&self, qmp: &qmp::Qmp, id: &str, limit: Duration) -> Result<(), TaskError> {
+        match qmp.device_del(&device_name(id), limit).await {
             Ok(()) => {}
             Err(e) if e.refused_class() == Some(&qmp::qapi::ErrorClass::DeviceNotFound) => {}
             Err(qmp::Error::UnplugTimeout { .. } | qmp::Error::UnplugRefused { .. }) => {
-                let message = "the guest does not let go of the volume: is it mounted, or has the \
-                               guest no system yet?";
-                return Err(TaskError::Refused(message.into()));
+                let message = "the guest holds the volume (is it mounted?): it is detached when \
+                               the guest lets go, at the latest when it reboots or stops";
+                return Err(TaskError::Pending(message.into()));
             }
             Err(e) => return Err(e.into()),
         }
-        let mut left = nodes(qmp).await?;
-        // The file's node is the other's child: it goes last.
-        left.sort_by_key(|n| n.name.len());
-        for node in left.iter().filter(|n| is_of(&n.name, id)) {
-            qmp.blockdev_del(&node.name).await?;
-        }
-        Ok(())
+        close_nodes(qmp, id).await
     }
+}
+
+/// Has QEMU close a volume that no device uses.
+async fn close_nodes(qmp: &qmp::Qmp, id: &str) -> Result<(), TaskError> {
+    let mut left = nodes(qmp).await?;
+    // The file's node is the other's child: it goes last.
+    left.sort_by_key(|n| n.name.len());
+    for node in left.iter().filter(|n| is_of(&n.name, id)) {
+        qmp.blockdev_del(&node.name).await?;
+    }
+    Ok(())
 }
 
 fn node_name(id: &str) -> String {
@@ -280,6 +343,12 @@ struct Port {
     device: Option<String>,
 }
 
+impl Port {
+    fn holds(&self, volume: &str) -> bool {
+        self.device.as_deref() == Some(&device_name(volume))
+    }
+}
+
 async fn ports(qmp: &qmp::Qmp) -> Result<Vec<Port>, TaskError> {
     let buses = qmp.execute_raw("query-pci", Value::Null).await?;
     Ok(ports_of(&buses))
@@ -303,8 +372,6 @@ fn ports_of(buses: &Value) -> Vec<Port> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -129,6 +129,7 @@ impl From<TaskError> for OpError {
             TaskError::Db(e) => e.into(),
             TaskError::Disk(e) => e.into(),
             TaskError::Refused(message) => Self::conflict(message),
+            TaskError::Pending(message) => Self::new(ErrorCode::Timeout, message),
             TaskError::Gone => Self::new(ErrorCode::NotFound, e.to_string()),
             _ => Self::internal(e.to_string()),
         }

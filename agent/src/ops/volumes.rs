@@ -243,7 +243,7 @@ async fn refuse_same_mount(
 /// Detaches a volume. Attached to nobody, it stays so.
 ///
 /// # Errors
-/// When the guest does not let go of it.
+/// When the guest does not let go of it yet; the detachment goes on then.
 pub async fn detach(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError> {
     let row = node.db.volume(name).await?;
     let Some(id) = row.instance.clone() else {
@@ -257,8 +257,6 @@ pub async fn detach(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError>
             reply,
         };
         live("the detachment", task.ask(command)).await?;
-        let data = serde_json::json!({ "name": volume });
-        node.events.emit(Some(&id), "volume-detached", data);
         get(&node, &volume).await
     })
     .await
@@ -330,7 +328,7 @@ pub async fn settle(node: &Arc<Node>) -> Result<(), OpError> {
         let done = match row.state {
             VolumeState::Creating => finish(node, &row).await,
             VolumeState::Deleting => erase(node, &row).await,
-            VolumeState::Ready => grow_file(node, &row, row.mib).await,
+            VolumeState::Ready | VolumeState::Detaching => grow_file(node, &row, row.mib).await,
         };
         if let Err(e) = done {
             tracing::warn!(volume = %row.name, "left as it is: {e}");

@@ -14,8 +14,9 @@ use std::{
 use crn_agent::{
     client::{Client, ClientError},
     config::Config,
+    db::VolumeState,
     node::Paths,
-    ops::{ErrorCode, InstanceView},
+    ops::{ErrorCode, InstanceView, VolumeView},
     qemu::{plan::socket, process},
 };
 use hyper::Method;
@@ -364,6 +365,48 @@ impl Agent {
         let path = format!("/v1/instances/{name}");
         let force = json!({ "force": true });
         self.client.send(Method::DELETE, &path, Some(&force)).await
+    }
+
+    /// A new volume of 64 MiB.
+    pub(crate) async fn create_volume(&self, name: &str) -> VolumeView {
+        let request = json!({ "name": name, "size_mib": 64 });
+        let created = self
+            .client
+            .send(Method::POST, "/v1/volumes", Some(&request));
+        created.await.unwrap()
+    }
+
+    /// A volume.
+    pub(crate) async fn volume(&self, name: &str) -> VolumeView {
+        let path = format!("/v1/volumes/{name}");
+        self.client.get(&path).await.unwrap()
+    }
+
+    /// Attaches a volume to an instance.
+    pub(crate) async fn attach(&self, name: &str, to: &str) -> Result<VolumeView, ClientError> {
+        let path = format!("/v1/volumes/{name}/attach");
+        let body = json!({ "instance": to });
+        self.client.send(Method::POST, &path, Some(&body)).await
+    }
+
+    /// Detaches a volume.
+    pub(crate) async fn detach(&self, name: &str) -> Result<VolumeView, ClientError> {
+        let path = format!("/v1/volumes/{name}/detach");
+        self.client.send(Method::POST, &path, None::<&()>).await
+    }
+
+    /// Does `what`, and waits until nobody has the volume.
+    pub(crate) async fn freed(&self, name: &str, what: impl FnOnce()) {
+        what();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let volume = self.volume(name).await;
+            if (volume.state, &volume.instance) == (VolumeState::Ready, &None) {
+                return;
+            }
+            assert!(Instant::now() < end, "{volume:?}: {}", self.words());
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// An instance, or none.
