@@ -44,7 +44,7 @@ web: ## the verifier's page, built and driven in a browser
 	@$(SUDO) env CARGO="$(CARGO)" sev-attest/web/test.sh --workspace $(FEATURES)
 
 bench: ## all benchmarks, written to docs/benchmarks.md
-	@tests/host/setup.sh
+	@tests/host/setup.sh --bench
 	$(CARGO) build --release --package sev-attest
 	@$(SUDO) tests/host/bench.sh
 

@@ -3,7 +3,7 @@
 # simulated evidence, beside what this one says: compared with tests/peers/outcomes.tsv, which
 # PEERS_WRITE=1 writes anew, and printed as a Markdown table.
 #
-# Builds snpguest and the verifier inside aleph-sdk, of fixed versions, into $CRN_CACHE/peers, or
+# Takes snpguest from rivals.sh and builds the verifier inside aleph-sdk, of a fixed version, into $CRN_CACHE/peers, or
 # $XDG_CACHE_HOME/crn/peers, or ~/.cache/crn/peers: half an hour of one core, once. aleph-sdk knows AMD's
 # roots only; for simulated evidence it is built a second time, with simulated.patch, which lets it take
 # the root that it is given and changes nothing else. Needs the packages libssl-dev, pkg-config, patch
@@ -13,19 +13,14 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${CRN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/crn}/peers
-version=0.11.0
 sdk=aleph-sdk-0.22.0
-snpguest=$cache/snpguest-$version/bin/snpguest
 aleph=$cache/aleph/debug/peer-aleph
 simulated=$cache/aleph/debug/peer-aleph-simulated
 
 say() { echo "peers: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-if [ ! -x "$snpguest" ]; then
-    say "building snpguest $version"
-    nice cargo install --quiet snpguest --version "$version" --locked --root "$cache/snpguest-$version"
-fi
+eval "$("$here/rivals.sh")"
 if [ ! -x "$aleph" ]; then
     say "building the verifier of aleph-sdk"
     (cd "$here/aleph" && CARGO_TARGET_DIR=$cache/aleph nice cargo build --quiet --locked)
@@ -49,7 +44,7 @@ faketime=$(find /usr/lib -name libfaketime.so.1 | head -n 1)
 [ -n "$faketime" ] || die "libfaketime is missing: apt-get install libfaketime"
 
 cd "$root"
-SNPGUEST=$snpguest PEER_ALEPH=$aleph PEER_ALEPH_SIMULATED=$simulated LIBFAKETIME=$faketime \
+SNPGUEST=$SNPGUEST PEER_ALEPH=$aleph PEER_ALEPH_SIMULATED=$simulated LIBFAKETIME=$faketime \
     cargo test --quiet --locked -p sev-attest --test peers -- --ignored >&2
 awk -F '\t' '
     { printf "| %s | %s | %s | %s | %s |\n", $1, $2, $4, $5, $6 }

@@ -19,9 +19,9 @@ section() {
     if grep -q '^|--' <<<"$text"; then echo "$text"; else printf '```text\n%s\n```\n' "$text"; fi
 }
 
-# The rival that sev-attest/peers/run.sh builds.
-peer=$(find "${CRN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/crn}/peers" -path '*/bin/snpguest' 2>/dev/null | head -1) || true
-[[ -z $peer ]] || export SNPGUEST=${SNPGUEST:-$peer}
+rivals=$(sev-attest/peers/rivals.sh)
+eval "$rivals"
+export SNPGUEST SEV_SNP_MEASURE
 
 example() { cargo run --quiet --release --package "$1" --example "$2"; }
 rows() {

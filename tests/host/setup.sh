@@ -2,7 +2,8 @@
 # Installs what a fresh Debian machine with cargo lacks to build, test and run crn-agent.
 # Idempotent: with nothing missing it changes nothing and ends within a second.
 #   setup.sh          everything that `make test` needs
-#   setup.sh --run    only what `make run` needs (no browser, no rivals of the benchmarks)
+#   setup.sh --run    only what `make run` needs (no browser, no readers of the seed)
+#   setup.sh --bench  what `make bench` needs: also what its rivals are built with
 set -Eeuo pipefail
 
 # The oldest QEMU that has SEV-SNP.
@@ -27,9 +28,11 @@ test_packages=(
     # web pages
     chromium chromium-driver
 )
+bench_packages=(libssl-dev)
 
 packages=("${run_packages[@]}")
 [[ ${1:-} == --run ]] || packages+=("${test_packages[@]}")
+[[ ${1:-} != --bench ]] || packages+=("${bench_packages[@]}")
 
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }

@@ -281,7 +281,9 @@ impl Task {
     }
 
     async fn died(&mut self) -> Transition {
-        let message = self.obituary("QEMU exited").await;
+        // Nobody's child: how it ended, only the kernel's log and its own words tell.
+        let what = "QEMU exited without being asked (killed or crashed: see the kernel's log)";
+        let message = self.obituary(what).await;
         Transition::Died {
             failure: failure(FailureCode::Crashed, message),
         }
