@@ -20,6 +20,8 @@ run_packages=(
     openssh-client procps util-linux
 )
 test_packages=(
+    # the neighbour that asks whether a guest is there
+    iputils-ping
     # readers of the seed that share no code with ours, and the benchmark's rival
     genisoimage xorriso cloud-image-utils
     # cloud-init's own modules are run on what we write
