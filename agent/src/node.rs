@@ -171,6 +171,9 @@ pub struct Node {
     /// Held to read while a guest comes to the network or goes, to write while the
     /// network is compared with the records.
     pub(crate) net_gate: tokio::sync::RwLock<()>,
+    /// Held while ports are read from a record to be changed, or to be opened with a
+    /// new tap. Taken before `net_gate`.
+    pub(crate) ports_gate: tokio::sync::Mutex<()>,
     /// The instances' tasks.
     pub(crate) tasks: Mutex<HashMap<InstanceId, Handle>>,
 }

@@ -463,6 +463,8 @@ fn a_volume_that_the_guest_holds_goes_when_it_can() {
         }
         // The guest's reset lets go of it, and QEMU closes it.
         agent.freed("data", || console.key('r')).await;
+        let again = console.after("guest: hello", PATIENCE);
+        again.expect("its last reset is over");
         let opened = || {
             let files = proc::descriptors(view.pid.unwrap());
             files.values().filter(|f| f.contains("/volumes/")).count()
@@ -491,6 +493,85 @@ fn a_volume_that_the_guest_holds_goes_when_it_can() {
         let volume = agent.volume("data").await;
         assert_eq!(volume.instance.as_deref(), Some("other"));
         agent.detach("data").await.unwrap();
+    });
+}
+
+#[test]
+fn volumes_come_while_the_firmware_has_not_seen_the_bus() {
+    network::alone(async || {
+        let (host, agent) = Host::with_agent().await;
+        let volume = json!({"volumes": [{"name": "boot", "mount": "/boot2", "size_mib": 64}]});
+        for name in ["one", "two"] {
+            agent.create_volume(name).await;
+        }
+        agent.create("web", volume).await.unwrap();
+        let view = agent.reach("web", "running").await;
+        for name in ["one", "two"] {
+            agent.attach(name, "web").await.unwrap();
+            // Again is no change.
+            agent.attach(name, "web").await.unwrap();
+        }
+        host.console(&view).uptime();
+        agent.kill();
+        assert_eq!(plugged(&host, &view).await.len(), 3);
+    });
+}
+
+#[test]
+fn a_qemu_that_does_not_answer_leaves_the_operator_in_charge() {
+    network::alone(async || {
+        let (host, agent) = Host::with_agent().await;
+        agent.create("web", json!({})).await.unwrap();
+        let view = agent.reach("web", "running").await;
+        let open = host.elements();
+        agent.kill();
+        kill(view.pid.unwrap(), Signal::STOP);
+        let agent = host.start().await;
+        agent.reach("web", "running").await;
+        let within = Duration::from_secs(5);
+        for (ports, same) in [(&["22", "80"][..], false), (&[], false), (&["22"], true)] {
+            let changed = tokio::time::timeout(within, agent.set_ports("web", ports)).await;
+            changed.expect("it waits for QEMU").unwrap();
+            assert_eq!(host.elements() == open, same, "{ports:?}");
+        }
+        // It hears of volumes as well: this one is plugged in when QEMU can.
+        agent.create_volume("data").await;
+        agent.attach("data", "web").await.unwrap();
+        kill(view.pid.unwrap(), Signal::CONT);
+        host.console(&view).uptime();
+        let opened = || {
+            let files = proc::descriptors(view.pid.unwrap());
+            files.values().any(|file| file.contains("/volumes/"))
+        };
+        support::until(PATIENCE, "the volume", || opened().then_some(()));
+    });
+}
+
+#[test]
+fn a_guest_that_went_off_while_nobody_listened_is_off() {
+    network::alone(async || {
+        let (host, agent) = Host::with_agent().await;
+        agent
+            .create("web", json!({ "start": false }))
+            .await
+            .unwrap();
+        let view = agent.reach("web", "stopped").await;
+        agent.kill();
+        let armed = host.start_armed("persisted:starting.monitor").await;
+        let _ = armed.ask("web", "start", false).await;
+        armed.killed_at_its_point().await;
+        let mut console = host.console(&view);
+        console.uptime();
+        console.key('p');
+        support::until(PATIENCE, "the guest's end", || {
+            console.key('u');
+            let up = console.after("up=", Duration::from_millis(300));
+            up.is_none().then_some(())
+        });
+        let agent = host.start().await;
+        let view = agent.reach("web", "stopped").await;
+        assert!(view.stop_reason.is_some());
+        assert_eq!(host.machines().len(), 0);
     });
 }
 

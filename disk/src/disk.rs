@@ -137,12 +137,16 @@ pub fn info(path: &Path, format: Format, backing: Option<&BaseRef>) -> Result<Di
 }
 
 /// Gives the disk at `path` a larger virtual size. The disk must not be in use; the same size is
-/// no change, a smaller one is refused.
+/// no change, a smaller one is refused. So is a QCOW2 disk that reaches outside its file, whatever
+/// its size: who had it last may have written its header.
 pub fn grow(path: &Path, format: Format, new_size: ByteSize) -> Result<(), Error> {
     require_size(new_size)?;
     let file = files::open_write(path)?;
     lock::claim(&file, path)?;
     let current = info_of(&file, path, format)?.virtual_size;
+    if format == Format::Qcow2 {
+        refuse_unusable(&file, path)?;
+    }
     if new_size < current {
         return Err(Error::Shrink {
             path: path.to_owned(),
@@ -169,6 +173,17 @@ pub fn check(path: &Path) -> Result<CheckReport, Error> {
     lock::claim(&file, path)?;
     let len = file.metadata().map_err(Error::io("examine", path))?.size();
     check::check(&file, len).map_err(|e| e.disk(path))
+}
+
+fn refuse_unusable(file: &File, path: &Path) -> Result<(), Error> {
+    let len = file.metadata().map_err(Error::io("examine", path))?.size();
+    let disk = Qcow2::open(file, len).map_err(|e| e.disk(path))?;
+    disk.header
+        .refuse_unusable()
+        .map_err(|flaw| Error::Unusable {
+            path: path.to_owned(),
+            flaw,
+        })
 }
 
 fn require_size(size: ByteSize) -> Result<(), Error> {

@@ -496,6 +496,23 @@ fn grown_disks_keep_their_data_and_stay_clean() {
     }
 }
 
+/// Whoever had a disk may have written its header.
+#[test]
+fn a_disk_that_reaches_outside_its_file_is_refused_at_any_size() {
+    use std::os::unix::fs::FileExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    let size = ByteSize::from_mib(1);
+    create_volume(&path, size, Format::Qcow2).unwrap();
+    grow(&path, Format::Qcow2, size).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let data_file = 1u64 << 2;
+    file.write_all_at(&data_file.to_be_bytes(), 72).unwrap();
+    let error = grow(&path, Format::Qcow2, size).unwrap_err();
+    let flaw = matches!(&error, Error::Unusable { flaw, .. } if matches!(flaw, Flaw::ExternalData));
+    assert!(flaw, "{error}");
+}
+
 #[test]
 fn disks_of_other_shapes_grow_or_say_why_not() {
     let dir = tempfile::tempdir().unwrap();

@@ -57,8 +57,6 @@ type Reply<T> = oneshot::Sender<Result<T, TaskError>>;
 /// What an instance's task can be asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Open exactly these ports.
-    SetPorts(std::collections::BTreeSet<net::PortRule>, Reply<()>),
     /// Attach a volume.
     Attach {
         /// The volume's name.

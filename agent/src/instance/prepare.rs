@@ -6,7 +6,7 @@ use std::{io, path::Path};
 
 use disk::{
     BaseRef, ByteSize, Digest, Format, OverlaySpec, Sha256, StoredImage,
-    seed::{Filesystem, NetworkSpec, SeedSpec, SeedVolume},
+    seed::{Filesystem, NetworkSpec, Seed, SeedSpec, SeedVolume},
 };
 
 use super::task::{Task, failure};
@@ -108,11 +108,7 @@ impl Task {
     pub(super) async fn write_seed(&self, row: &InstanceRow) -> Step<()> {
         let volumes = self.node.db.volumes_of(&self.id).await?;
         let path = self.node.paths.instance_file(&self.id, InstanceFile::Seed);
-        let seed = match seed_of(&self.node, row, &volumes) {
-            Ok(spec) => disk::seed::build(&spec).map_err(|e| failure(FailureCode::Seed, e)),
-            Err(e) => Err(e),
-        };
-        let seed = match seed {
+        let seed = match seed(&self.node, row, &volumes) {
             Ok(seed) => seed,
             Err(e) => return Ok(Err(e)),
         };
@@ -210,6 +206,12 @@ pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
         _ => Ok(()),
     }
+}
+
+/// The seed of an instance with these volumes. Pure.
+pub(super) fn seed(node: &Node, row: &InstanceRow, volumes: &[VolumeRow]) -> Result<Seed, Failure> {
+    let spec = seed_of(node, row, volumes)?;
+    disk::seed::build(&spec).map_err(|e| failure(FailureCode::Seed, e))
 }
 
 /// What the guest is told. Pure.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use qmp::{Event, RunState};
 use serde_json::json;
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
@@ -18,13 +18,15 @@ use crate::{
     life::{FailureCode, Transition},
     node::{InstanceFile, blocking},
     qemu::{plan::socket, process::Process},
-    reconcile::network::belongs,
 };
 
 /// Logs are measured, and a full disk is tried again, this often.
 const TICK: Duration = Duration::from_secs(5);
 /// A monitor that was lost is knocked at this often.
 const KNOCK: Duration = Duration::from_secs(2);
+
+/// How long QEMU may take to say in which state it is.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// What woke the task up.
 enum Woken {
@@ -46,11 +48,22 @@ impl Task {
             return Ok(Some(Transition::Absent));
         };
         if vm.monitor.is_none() {
-            if let Some(transition) = self.regain_monitor().await? {
+            if let Some(transition) = self.regain_monitor(row).await? {
                 return Ok(Some(transition));
             }
             if self.vm.as_ref().is_none_or(|vm| vm.monitor.is_none()) {
                 return Ok(None);
+            }
+        }
+        // What was told when nobody listened, or lost on its way, is asked for.
+        if let Some(transition) = self.look_at_state().await {
+            return Ok(Some(transition));
+        }
+        if self.unmatched {
+            self.unmatched = false;
+            if let Err(e) = self.match_volumes().await? {
+                warn!("volumes, to be tried again: {e}");
+                self.unmatched = true;
             }
         }
         if !self.status.borrow().ready {
@@ -67,14 +80,15 @@ impl Task {
             let Some((_, events)) = &mut vm.monitor else {
                 return Ok(None);
             };
+            // Events last: a QEMU that never stops talking is not all that is heard.
             let woken = tokio::select! {
                 biased;
-                event = events.next() => Woken::Event(event),
                 () = vm.process.exited() => Woken::Exited,
                 () = self.poke.notified() => Woken::Poke,
                 command = self.inbox.recv() => Woken::Command(command),
                 () = sleep_until(ran_well), if self.restarts > 0 => Woken::RanWell,
                 _ = tick.tick() => Woken::Tick,
+                event = events.next() => Woken::Event(event),
             };
             match woken {
                 Woken::Poke => return Ok(None),
@@ -87,11 +101,12 @@ impl Task {
                     if let Some(transition) = self.heard(event).await {
                         return Ok(Some(transition));
                     }
+                    tokio::task::yield_now().await;
                 }
                 Woken::Event(None) => {
                     // Its end is seen first by the socket, then by the pidfd.
                     vm.monitor = None;
-                    let gone = tokio::time::timeout(KNOCK, vm.process.exited()).await;
+                    let gone = timeout(KNOCK, vm.process.exited()).await;
                     return Ok(match gone {
                         Ok(()) => Some(self.died().await),
                         Err(_) => None,
@@ -106,15 +121,19 @@ impl Task {
                     if self.status.borrow().paused {
                         self.resume().await;
                     }
+                    if self.unmatched {
+                        return Ok(None);
+                    }
                 }
             }
         }
     }
 
-    /// Connects to the monitor again and catches up on what was missed. Without
-    /// success after a while, nothing is returned and the caller decides anew:
-    /// a running guest is not killed because its monitor is mute.
-    async fn regain_monitor(&mut self) -> Result<Option<Transition>, DbError> {
+    /// Connects to the monitor again. Without success after a while, nothing is
+    /// returned and the caller decides anew: a running guest is not killed because
+    /// its monitor is mute, and neither are requests left unheard.
+    async fn regain_monitor(&mut self, row: &InstanceRow) -> Result<Option<Transition>, DbError> {
+        self.unmatched = true;
         let Some(vm) = &self.vm else {
             return Ok(Some(Transition::Absent));
         };
@@ -124,6 +143,10 @@ impl Task {
             outcome = qmp::Qmp::connect(&path, &config) => outcome,
             () = vm.process.exited() => return Ok(Some(self.died().await)),
             () = self.poke.notified() => return Ok(None),
+            command = self.inbox.recv() => {
+                self.serve(command, row).await;
+                return Ok(None);
+            }
         };
         let (qmp, events) = match outcome {
             Ok(monitor) => monitor,
@@ -133,9 +156,11 @@ impl Task {
                     warn!("{warning}");
                     self.status.send_modify(|s| s.warning = Some(warning));
                 }
+                self.bound_logs().await;
                 tokio::select! {
                     () = tokio::time::sleep(KNOCK) => {}
                     () = self.poke.notified() => {}
+                    command = self.inbox.recv() => self.serve(command, row).await,
                 }
                 return Ok(None);
             }
@@ -152,30 +177,50 @@ impl Task {
         if let Some(vm) = &mut self.vm {
             vm.monitor = Some((qmp, events));
         }
-        if let Some(transition) = self.look_at_state().await {
-            return Ok(Some(transition));
-        }
-        if let Err(e) = self.match_volumes().await? {
-            warn!("volumes: {e}");
-        }
         Ok(None)
     }
 
     /// Asks QEMU what events would have told.
     async fn look_at_state(&mut self) -> Option<Transition> {
         let (qmp, _) = self.vm.as_ref()?.monitor.as_ref()?;
-        match qmp.status().await {
-            Ok(RunState::Shutdown) => Some(self.powered_off()),
-            Ok(RunState::IoError) => {
-                self.status.send_modify(|s| s.paused = true);
-                None
+        match timeout(ANSWER, qmp.status()).await {
+            Ok(Ok(RunState::Shutdown)) => return Some(self.powered_off()),
+            Ok(Ok(RunState::IoError)) => self.status.send_modify(|s| s.paused = true),
+            Ok(Ok(state @ (RunState::InternalError | RunState::GuestPanicked))) => {
+                return Some(self.stuck(state).await);
             }
-            Ok(_) => None,
-            Err(e) => {
-                warn!("{e}");
-                None
-            }
+            Ok(Ok(RunState::Running)) => self.unpaused(),
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => warn!("{e}"),
+            Err(_) => warn!("QEMU does not say in which state it is"),
         }
+        None
+    }
+
+    /// A guest whose virtual CPUs will never run again is restarted.
+    async fn stuck(&mut self, state: RunState) -> Transition {
+        let message = format!("the guest cannot go on: QEMU's state is {state:?}");
+        warn!("{message}");
+        if let Some(vm) = &self.vm {
+            vm.process.kill();
+            let _ = timeout(KNOCK, vm.process.exited()).await;
+        }
+        Transition::Died {
+            failure: failure(FailureCode::Crashed, message),
+        }
+    }
+
+    /// The guest runs.
+    fn unpaused(&mut self) {
+        if !self.status.borrow().paused {
+            return;
+        }
+        info!("resumed");
+        self.status.send_modify(|s| {
+            s.paused = false;
+            s.warning = None;
+        });
+        self.tell_seldom("resumed", json!({}));
     }
 
     fn powered_off(&self) -> Transition {
@@ -235,14 +280,8 @@ impl Task {
                     json!({ "node": node, "message": msg, "fatal": fatal }),
                 );
             }
-            Event::Resume if self.status.borrow().paused => {
-                info!("resumed");
-                self.status.send_modify(|s| {
-                    s.paused = false;
-                    s.warning = None;
-                });
-                self.tell_seldom("resumed", json!({}));
-            }
+            // Not `Resume`: a disk that is full still pauses it again at once.
+            Event::Stop => return self.look_at_state().await,
             Event::GuestPanicked { action, .. } => {
                 warn!("the guest's kernel panicked; QEMU's action is {action}");
                 self.tell_seldom("guest-panicked", json!({ "action": action }));
@@ -257,26 +296,28 @@ impl Task {
             }
             Event::Lagged { missed } => {
                 warn!("{missed} of QEMU's events were lost");
-                if let Some(transition) = self.look_at_state().await {
-                    return Some(transition);
-                }
-                match self.match_volumes().await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(e)) => warn!("volumes: {e}"),
-                    Err(e) => warn!("volumes: {e}"),
-                }
+                // Looked at with the next tick.
+                self.unmatched = true;
             }
             other => debug!("{other:?}"),
         }
         None
     }
 
-    /// Lets a guest that a full disk stopped try again.
-    async fn resume(&self) {
-        if let Some((qmp, _)) = self.vm.as_ref().and_then(|vm| vm.monitor.as_ref())
-            && let Err(e) = qmp.cont().await
-        {
-            warn!("cannot resume: {e}");
+    /// Lets a guest that a full disk stopped try again; one that has run since the
+    /// last try is well.
+    async fn resume(&mut self) {
+        let Some((qmp, _)) = self.vm.as_ref().and_then(|vm| vm.monitor.as_ref()) else {
+            return;
+        };
+        match timeout(ANSWER, qmp.status()).await {
+            Ok(Ok(RunState::Running)) => self.unpaused(),
+            Ok(Ok(RunState::IoError)) => {
+                if let Err(e) = qmp.cont().await {
+                    warn!("cannot resume: {e}");
+                }
+            }
+            other => debug!("not resumed: {other:?}"),
         }
     }
 
@@ -334,27 +375,6 @@ impl Task {
             );
         };
         self.probe = Some(tokio::spawn(probe.in_current_span()));
-    }
-
-    /// Opens exactly these ports.
-    pub(super) async fn set_ports(
-        &mut self,
-        ports: std::collections::BTreeSet<net::PortRule>,
-        row: &InstanceRow,
-    ) -> Result<(), TaskError> {
-        // A comparison with the records sees both the record and the rules change.
-        let _gate = self.node.net_gate.read().await;
-        let row = self.node.db.instance(&row.id).await?;
-        let mut spec = row.spec.clone();
-        spec.ports.clone_from(&ports);
-        self.node.db.set_spec(&self.id, &spec).await?;
-        if belongs(&self.phase) {
-            self.node
-                .net
-                .set_ports(&self.node.guest(&row), &ports)
-                .await?;
-        }
-        Ok(())
     }
 
     /// Gives QEMU its tap back when somebody removed it: the descriptor that it

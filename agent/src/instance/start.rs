@@ -90,8 +90,11 @@ impl Task {
         let tap_fd = plan.tap_fd;
         // Last of all: from here on there is something of the guest in the kernel.
         let tap = {
+            // The ports as they are now: a change meanwhile finds the guest there.
+            let _ports = self.node.ports_gate.lock().await;
             let _gate = self.node.net_gate.read().await;
-            match self.node.net.add_guest(&self.node.guest(row)).await {
+            let row = self.node.db.instance(&self.id).await?;
+            match self.node.net.add_guest(&self.node.guest(&row)).await {
                 Ok(tap) => tap,
                 Err(e) => return fail(FailureCode::Network, &e),
             }

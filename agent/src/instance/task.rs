@@ -11,7 +11,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{Command, Handle, Status};
 use crate::{
-    db::{DbError, InstanceRow},
+    db::{DbError, InstanceRow, ProcessRow},
     fault,
     ids::InstanceId,
     life::{
@@ -50,6 +50,8 @@ pub(super) struct Task {
     pub(super) poke: Arc<Notify>,
     pub(super) status: watch::Sender<Status>,
     pub(super) probe: Option<tokio::task::JoinHandle<()>>,
+    /// QEMU may have other volumes than the record.
+    pub(super) unmatched: bool,
     /// When something that a guest can cause was last told of, by its word.
     pub(super) told: HashMap<&'static str, Instant>,
 }
@@ -83,6 +85,7 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
         poke,
         status,
         probe: None,
+        unmatched: false,
         told: HashMap::new(),
     };
     node.tasks
@@ -126,9 +129,7 @@ impl Task {
     async fn take_up(&mut self, row: &InstanceRow, found: Option<i32>) -> Result<(), DbError> {
         let boot = boot_id();
         let recorded = row.process.as_ref().filter(|p| p.boot_id == boot);
-        let process = recorded
-            .and_then(|p| Process::reopen(p.pid, p.start_ticks))
-            .or_else(|| found.and_then(|pid| Process::open(pid).ok()));
+        let process = self.hold(recorded, found).await;
         let expected = matches!(
             self.phase,
             Phase::Running | Phase::Starting { .. } | Phase::Stopping { .. }
@@ -173,6 +174,25 @@ impl Task {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Takes hold of this instance's QEMU, the recorded or the found one. One of
+    /// which it cannot be known whether it lives is asked after again: to take it for
+    /// dead would give its disks to a second one.
+    async fn hold(&self, recorded: Option<&ProcessRow>, found: Option<i32>) -> Option<Process> {
+        loop {
+            let recorded = recorded.map(|p| Process::reopen(p.pid, p.start_ticks));
+            let held = match recorded.transpose() {
+                Ok(Some(Some(process))) => Ok(Some(process)),
+                Ok(_) => found.map_or(Ok(None), Process::find),
+                Err(e) => Err(e),
+            };
+            match held {
+                Ok(process) => return process,
+                Err(e) => error!("cannot tell whether its QEMU lives; trying again: {e}"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
@@ -346,9 +366,6 @@ impl Task {
         match command {
             // The handles are gone: the agent is shutting down.
             None => std::future::pending().await,
-            Some(Command::SetPorts(ports, reply)) => {
-                let _ = reply.send(self.set_ports(ports, row).await);
-            }
             Some(Command::Attach {
                 volume,
                 mount,

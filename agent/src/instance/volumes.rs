@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     TaskError,
-    prepare::{create_volume, volume_size},
+    prepare::{create_volume, seed, volume_size},
     task::Task,
 };
 use crate::{
@@ -31,37 +31,74 @@ const UNPLUG_LIMIT: Duration = Duration::from_secs(10);
 const UNPLUG_GLANCE: Duration = Duration::from_secs(1);
 
 impl Task {
-    /// Attaches a volume, to a running guest at once.
+    /// Attaches a volume, to a running guest at once. What fails leaves the record as
+    /// it was.
     pub(super) async fn attach_volume(
         &mut self,
         name: &str,
         mount: Option<&str>,
     ) -> Result<(), TaskError> {
         let before = self.node.db.volume(name).await?;
-        let had = before.instance.as_ref() == Some(&self.id);
+        self.check_seed_with(&before, mount).await?;
         self.node
             .db
             .attach_volume(name, &self.id, mount, MAX_VOLUMES)
             .await?;
         fault::point("recorded", "attach");
-        if before.state == VolumeState::Creating
-            && let Err(e) = create_volume(&self.node, &before).await?
+        let result = self.make_and_plug(&before).await;
+        if let Err(e) = &result {
+            warn!("volume {name} cannot be attached: {e}");
+            self.take_back(&before).await?;
+        }
+        result
+    }
+
+    async fn make_and_plug(&self, volume: &VolumeRow) -> Result<(), TaskError> {
+        if volume.state == VolumeState::Creating
+            && let Err(e) = create_volume(&self.node, volume).await?
         {
             return Err(TaskError::Refused(e.message));
         }
-        let Some(qmp) = self.live_monitor() else {
-            return Ok(());
-        };
-        let result = self.plug(&qmp, &before).await;
-        if let Err(e) = &result
-            && !had
-        {
-            warn!("volume {name} cannot be attached: {e}");
-            if self.unplug(&qmp, &before.id, UNPLUG_LIMIT).await.is_ok() {
-                self.node.db.detach_volume(&before.id).await?;
-            }
+        match self.live_monitor() {
+            Some(qmp) => self.plug(&qmp, volume).await,
+            None => Ok(()),
         }
-        result
+    }
+
+    /// Makes the record say what it said before a failed attachment.
+    async fn take_back(&self, before: &VolumeRow) -> Result<(), TaskError> {
+        let db = &self.node.db;
+        if before.instance.as_ref() == Some(&self.id) {
+            let (name, mount) = (before.name.as_str(), before.mount.as_deref());
+            return Ok(db.attach_volume(name, &self.id, mount, MAX_VOLUMES).await?);
+        }
+        if let Some(qmp) = self.live_monitor()
+            && self.unplug(&qmp, &before.id, UNPLUG_LIMIT).await.is_err()
+        {
+            // QEMU may have it: nobody else can, until it is known to be gone.
+            return Ok(db.begin_detach(&before.id).await?);
+        }
+        Ok(db.detach_volume(&before.id).await?)
+    }
+
+    /// Refuses what the next start could not tell the guest: a mount point that is
+    /// taken, by another volume or in the user's own cloud-init.
+    async fn check_seed_with(
+        &self,
+        candidate: &VolumeRow,
+        mount: Option<&str>,
+    ) -> Result<(), TaskError> {
+        let row = self.node.db.instance(&self.id).await?;
+        let mut volumes = self.node.db.volumes_of(&self.id).await?;
+        volumes.retain(|v| v.id != candidate.id && v.state != VolumeState::Detaching);
+        volumes.push(VolumeRow {
+            mount: mount.map(str::to_owned),
+            ..candidate.clone()
+        });
+        match seed(&self.node, &row, &volumes) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(TaskError::Refused(e.message)),
+        }
     }
 
     /// Detaches a volume, from a running guest when it lets go of it.
@@ -119,7 +156,8 @@ impl Task {
         ) else {
             return Ok(());
         };
-        if ports(&qmp).await?.iter().any(|p| p.holds(&volume.id)) {
+        let plugged = plugged(&qmp).await?;
+        if plugged.iter().any(|p| p.volume == volume.id) {
             // Old news: it has come back since.
             return Ok(());
         }
@@ -176,39 +214,25 @@ impl Task {
         Ok(self.try_match_volumes(&qmp, &wanted).await)
     }
 
+    /// One volume that cannot be matched does not keep the others from it. Gives the
+    /// first failure.
     async fn try_match_volumes(
         &self,
         qmp: &qmp::Qmp,
         wanted: &[VolumeRow],
     ) -> Result<(), TaskError> {
-        let (nodes, ports) = (nodes(qmp).await?, ports(qmp).await?);
+        let (nodes, plugged) = (nodes(qmp).await?, plugged(qmp).await?);
+        let mut outcome = Ok(());
         for volume in wanted {
-            let node = nodes.iter().find(|n| n.name == node_name(&volume.id));
-            match volume.state {
-                VolumeState::Detaching => match self.unplug(qmp, &volume.id, UNPLUG_GLANCE).await {
-                    Ok(()) => self.released(volume).await?,
-                    // It is heard of when it is gone.
-                    Err(TaskError::Pending(_)) => {}
-                    Err(e) => return Err(e),
-                },
-                VolumeState::Ready => {
-                    let size = volume_size(volume).bytes();
-                    if !ports.iter().any(|p| p.holds(&volume.id)) {
-                        info!("volume {} is attached", volume.name);
-                        self.plug(qmp, volume).await?;
-                    } else if let Some(node) = node.filter(|n| n.bytes < size) {
-                        info!("volume {} gets its new size", volume.name);
-                        qmp.block_resize(&node.name, size).await?;
-                    }
-                }
-                VolumeState::Creating => {
-                    if let Err(e) = create_volume(&self.node, volume).await? {
-                        return Err(TaskError::Refused(e.message));
-                    }
-                    self.plug(qmp, volume).await?;
-                }
-                VolumeState::Deleting => {}
-            }
+            let has = Has {
+                bytes: nodes
+                    .iter()
+                    .find(|n| n.name == node_name(&volume.id))
+                    .map(|n| n.bytes),
+                device: plugged.iter().any(|p| p.volume == volume.id),
+            };
+            let matched = self.match_volume(qmp, volume, has).await;
+            outcome = outcome.and(matched);
         }
         let unwanted = nodes
             .iter()
@@ -216,9 +240,44 @@ impl Task {
             .filter(|id| !wanted.iter().any(|v| v.id == *id));
         for id in unwanted {
             warn!("QEMU has volume {id}, which is not the instance's");
-            self.unplug(qmp, id, UNPLUG_GLANCE).await?;
+            outcome = outcome.and(self.unplug(qmp, id, UNPLUG_GLANCE).await);
         }
-        Ok(())
+        outcome
+    }
+
+    async fn match_volume(
+        &self,
+        qmp: &qmp::Qmp,
+        volume: &VolumeRow,
+        has: Has,
+    ) -> Result<(), TaskError> {
+        match volume.state {
+            VolumeState::Detaching => match self.unplug(qmp, &volume.id, UNPLUG_GLANCE).await {
+                Ok(()) => Ok(self.released(volume).await?),
+                // It is heard of when it is gone.
+                Err(TaskError::Pending(_)) => Ok(()),
+                Err(e) => Err(e),
+            },
+            VolumeState::Creating => {
+                if let Err(e) = create_volume(&self.node, volume).await? {
+                    return Err(TaskError::Refused(e.message));
+                }
+                self.plug(qmp, volume).await
+            }
+            VolumeState::Ready if !has.device => {
+                info!("volume {} is attached", volume.name);
+                self.plug(qmp, volume).await
+            }
+            VolumeState::Ready => {
+                let size = volume_size(volume).bytes();
+                if has.bytes.is_some_and(|bytes| bytes < size) {
+                    info!("volume {} gets its new size", volume.name);
+                    qmp.block_resize(&node_name(&volume.id), size).await?;
+                }
+                Ok(())
+            }
+            VolumeState::Deleting => Ok(()),
+        }
     }
 
     /// The monitor of a running guest.
@@ -230,15 +289,11 @@ impl Task {
     /// Plugs a volume in, or finds it plugged.
     async fn plug(&self, qmp: &qmp::Qmp, volume: &VolumeRow) -> Result<(), TaskError> {
         let name = node_name(&volume.id);
-        let ports = ports(qmp).await?;
-        if ports.iter().any(|p| p.holds(&volume.id)) {
+        let plugged = plugged(qmp).await?;
+        if plugged.iter().any(|p| p.volume == volume.id) {
             return Ok(());
         }
-        let free = ports
-            .iter()
-            .filter(|p| p.device.is_none())
-            .map(|p| p.slot)
-            .min();
+        let free = (0..MAX_VOLUMES).find(|slot| plugged.iter().all(|p| p.slot != *slot));
         let slot = free.ok_or_else(|| {
             TaskError::Refused("the machine has no free slot; the next start makes room".into())
         })?;
@@ -317,6 +372,15 @@ fn volume_of(node: &str) -> Option<&str> {
     node.strip_prefix("vol-").filter(|id| !id.contains('-'))
 }
 
+/// What QEMU has of a volume.
+#[derive(Clone, Copy)]
+struct Has {
+    /// The size of its node.
+    bytes: Option<u64>,
+    /// A device that the guest sees.
+    device: bool,
+}
+
 struct Node {
     name: String,
     bytes: u64,
@@ -336,38 +400,56 @@ async fn nodes(qmp: &qmp::Qmp) -> Result<Vec<Node>, TaskError> {
         .collect())
 }
 
-/// A slot for a hot-pluggable device, and what is in it.
+/// A volume that is plugged in.
 #[derive(Debug, PartialEq, Eq)]
-struct Port {
+struct Plugged {
+    volume: String,
     slot: usize,
-    device: Option<String>,
 }
 
-impl Port {
-    fn holds(&self, volume: &str) -> bool {
-        self.device.as_deref() == Some(&device_name(volume))
+/// The volumes that QEMU has devices of. Asked of QEMU's own object tree: what the
+/// PCI bus shows is the guest's and its firmware's to say.
+async fn plugged(qmp: &qmp::Qmp) -> Result<Vec<Plugged>, TaskError> {
+    let all = qmp
+        .execute_raw("qom-list", json!({ "path": PERIPHERAL }))
+        .await?;
+    let mut plugged = Vec::new();
+    for (volume, path) in devices_of(&all) {
+        let parent = json!({ "path": path, "property": "parent_bus" });
+        match qmp.execute_raw("qom-get", parent).await {
+            Ok(bus) => {
+                let slot = bus.as_str().and_then(slot_of);
+                let slot = slot.ok_or_else(|| {
+                    TaskError::Refused(format!("QEMU has {path} at an unknown place: {bus}"))
+                })?;
+                plugged.push(Plugged { volume, slot });
+            }
+            // Gone between the two questions.
+            Err(e) if e.refused_class().is_some() => {}
+            Err(e) => return Err(e.into()),
+        }
     }
+    Ok(plugged)
 }
 
-async fn ports(qmp: &qmp::Qmp) -> Result<Vec<Port>, TaskError> {
-    let buses = qmp.execute_raw("query-pci", Value::Null).await?;
-    Ok(ports_of(&buses))
+/// Where QEMU keeps the devices that have an id.
+const PERIPHERAL: &str = "/machine/peripheral";
+
+/// Volumes and the paths of their devices in the answer to `qom-list`. Pure.
+fn devices_of(answer: &Value) -> Vec<(String, String)> {
+    let names = answer.as_array().into_iter().flatten();
+    let names = names.filter_map(|child| child.get("name")?.as_str());
+    names
+        .filter_map(|name| {
+            let volume = name.strip_prefix("vol-")?.strip_suffix("-dev")?;
+            Some((volume.to_owned(), format!("{PERIPHERAL}/{name}")))
+        })
+        .collect()
 }
 
-/// The root ports `slot0`, `slot1`, … in the answer to `query-pci`. Pure.
-fn ports_of(buses: &Value) -> Vec<Port> {
-    let devices = |v: &Value| v.get("devices").and_then(Value::as_array).cloned();
-    let id = |v: &Value| v.get("qdev_id").and_then(Value::as_str).map(str::to_owned);
-    let buses = buses.as_array().cloned().unwrap_or_default();
-    let all = buses.iter().filter_map(devices).flatten();
-    all.filter_map(|port| {
-        let slot = id(&port)?.strip_prefix("slot")?.parse().ok()?;
-        let behind = port.get("pci_bridge").and_then(devices).unwrap_or_default();
-        // A device of which nothing is known takes the slot as well.
-        let device = behind.first().map(|d| id(d).unwrap_or_default());
-        Some(Port { slot, device })
-    })
-    .collect()
+/// The number of the root port that has this bus: `/machine/peripheral/slot3/slot3`. Pure.
+fn slot_of(bus: &str) -> Option<usize> {
+    bus.rsplit_once('/')?.1.strip_prefix("slot")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -375,29 +457,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_read_from_the_bus() {
-        let port = |id: &str, devices: Value| {
-            json!({"bus": 0, "slot": 16, "function": 0, "qdev_id": id,
-                   "pci_bridge": {"bus": {"number": 1}, "devices": devices}})
-        };
-        let answer = json!([{"bus": 0, "devices": [
-            {"bus": 0, "slot": 1, "qdev_id": "net0-dev"},
-            {"bus": 0, "slot": 31, "qdev_id": ""},
-            port("slot0", json!([{"bus": 1, "slot": 0, "qdev_id": "vol-ab-dev"}])),
-            port("slot1", json!([])),
-            port("slot2", json!([{"bus": 3, "slot": 0}])),
-            {"bus": 0, "slot": 17, "qdev_id": "slot3"},
-        ]}]);
-        let expected = [(0, Some("vol-ab-dev")), (1, None), (2, Some("")), (3, None)];
-        let expected: Vec<_> = expected
-            .into_iter()
-            .map(|(slot, d)| Port {
-                slot,
-                device: d.map(str::to_owned),
-            })
-            .collect();
-        assert_eq!(ports_of(&answer), expected);
-        assert_eq!(ports_of(&json!({"lies": 1})), []);
+    fn volumes_are_read_from_the_object_tree() {
+        let child = |name: &str| json!({ "name": name, "type": "child<virtio-blk-pci>" });
+        let names = [
+            "type",
+            "slot0",
+            "vol-ab-dev",
+            "net0-dev",
+            "vol-cd-dev",
+            "vol-ef",
+        ];
+        let answer = names.map(child);
+        let ours = ["ab", "cd"].map(|v| (v.to_owned(), format!("{PERIPHERAL}/vol-{v}-dev")));
+        assert_eq!(devices_of(&json!(answer)), ours);
+        for lies in [json!({ "lies": 1 }), json!([1, { "name": 2 }])] {
+            assert_eq!(devices_of(&lies), []);
+        }
+        let table = [
+            ("/machine/peripheral/slot3/slot3", Some(3)),
+            ("/machine/peripheral/slot12/slot12", Some(12)),
+            ("/machine/q35/pcihost/pcie.0", None),
+            ("slot1", None),
+        ];
+        for (bus, slot) in table {
+            assert_eq!(slot_of(bus), slot, "{bus}");
+        }
     }
 
     #[test]

@@ -251,7 +251,12 @@ pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
         (Phase::Running, Running) => Wait,
         (Phase::Stopped { .. }, Running) => Go(Transition::Start),
         (Phase::BackingOff { .. }, Running) if wish.restart => Go(Transition::Start),
-        (Phase::BackingOff { until, .. }, Running) if *until <= now => Go(Transition::Start),
+        // Never longer than the pause was: the clock may have been wrong when it began.
+        (Phase::BackingOff { until, attempt, .. }, Running)
+            if *until <= now || *until - now > back_off(*attempt) =>
+        {
+            Go(Transition::Start)
+        }
         (Phase::BackingOff { .. }, Running) => Wait,
         (Phase::BackingOff { .. }, Stopped) => Go(Transition::Stop { force: true }),
         // A failed preparation is tried again when somebody asks.

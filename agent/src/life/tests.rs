@@ -189,6 +189,27 @@ fn a_dead_qemu_comes_back_after_a_growing_pause() {
 }
 
 #[test]
+fn a_pause_ends_though_the_clock_went_back() {
+    let table = [
+        (Duration::ZERO, true),
+        (Duration::seconds(-1), true),
+        (Duration::seconds(3), false),
+        (Duration::seconds(4), false),
+        // Attempt 3 pauses for 4 s: nobody meant a day.
+        (Duration::days(1), true),
+    ];
+    for (left, due) in table {
+        let phase = Phase::BackingOff {
+            attempt: 3,
+            until: NOW + left,
+            failure: failure(),
+        };
+        let decision = decide(&phase, wish(Desired::Running), NOW);
+        assert_eq!(decision == Decision::Go(Transition::Start), due, "{left}");
+    }
+}
+
+#[test]
 fn an_agent_that_comes_back_takes_up_every_phase() {
     let c = circumstances(true);
     assert_eq!(

@@ -4,16 +4,15 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use net::PortRule;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
-use super::{ErrorCode, InstanceView, OpError, detached, live};
+use super::{ErrorCode, InstanceView, OpError, detached};
 use crate::{
     db::{InstanceRow, NewInstance},
     fault,
     ids::InstanceId,
     images::{self, ImageError},
-    instance::{self, Command, Handle},
+    instance::{self, Handle, TaskError},
     life::{Desired, Phase, Wish},
     node::{Node, blocking},
     spec::{self, CreateRequest, Firmware, InstanceSpec},
@@ -21,9 +20,6 @@ use crate::{
 
 /// Longest key of a request that must not be carried out twice, in bytes.
 const MAX_KEY: usize = 200;
-
-/// Ports are changed by reading and writing: one at a time.
-static PORT_CHANGE: Mutex<()> = Mutex::const_new(());
 
 /// How an instance is to be stopped, restarted or deleted.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
@@ -333,19 +329,35 @@ pub async fn change_ports(
     let id = node.db.find_instance(reference).await?;
     let node = node.clone();
     detached(async move {
-        let _one = PORT_CHANGE.lock().await;
-        let before = node.db.instance(&id).await?.spec.ports;
+        // A guest that boots or hangs keeps nobody from closing its ports: its task
+        // is not asked.
+        let _ports = node.ports_gate.lock().await;
+        let row = node.db.instance(&id).await?;
+        let before = &row.spec.ports;
         let after = apply(set.unwrap_or_else(|| before.clone()), allow, &deny)?;
-        if after != before {
-            let ports = after.clone();
-            let command = |reply| Command::SetPorts(ports, reply);
-            live("the change of ports", task(&node, &id)?.ask(command)).await?;
+        if after != *before {
+            set_ports(&node, &row, &after).await?;
             let data = serde_json::json!({ "ports": shown(&after).ports });
             node.events.emit(Some(&id), "ports", data);
         }
         Ok(shown(&after))
     })
     .await
+}
+
+/// Records the ports and opens them, if the guest has a part of the network now.
+/// Cut off in between, the comparison with the records does the rest.
+async fn set_ports(
+    node: &Arc<Node>,
+    row: &InstanceRow,
+    ports: &BTreeSet<PortRule>,
+) -> Result<(), TaskError> {
+    // A comparison with the records sees both the record and the rules change.
+    let _gate = node.net_gate.read().await;
+    let mut spec = row.spec.clone();
+    spec.ports.clone_from(ports);
+    node.db.set_spec(&row.id, &spec).await?;
+    Ok(node.net.set_ports(&node.guest(row), ports).await?)
 }
 
 fn apply(

@@ -241,7 +241,7 @@ pub fn volume_nodes(id: &str, fdset: &str) -> [Value; 2] {
         json!({"driver": "file", "node-name": format!("vol-{id}-file"), "filename": fdset,
                "discard": "unmap"}),
         json!({"driver": "qcow2", "node-name": format!("vol-{id}"),
-               "file": format!("vol-{id}-file"), "discard": "unmap", "detect-zeroes": "unmap"}),
+               "file": format!("vol-{id}-file"), "backing": null, "discard": "unmap", "detect-zeroes": "unmap"}),
     ]
 }
 

@@ -39,12 +39,27 @@ impl Process {
         })
     }
 
+    /// Takes hold of a process, if there is one with that pid.
+    ///
+    /// # Errors
+    /// When that cannot be known, for want of descriptors or memory: the process may
+    /// well live.
+    pub fn find(pid: i32) -> io::Result<Option<Self>> {
+        match Self::open(pid) {
+            Ok(process) => Ok(Some(process)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Takes hold of the process that was recorded, if it still lives.
-    #[must_use]
-    pub fn reopen(pid: i32, recorded_start: u64) -> Option<Self> {
-        Self::open(pid)
-            .ok()
-            .filter(|p| p.start_ticks == recorded_start && p.is_alive())
+    ///
+    /// # Errors
+    /// Those of [`Self::find`].
+    pub fn reopen(pid: i32, recorded_start: u64) -> io::Result<Option<Self>> {
+        let found = Self::find(pid)?;
+        Ok(found.filter(|p| p.start_ticks == recorded_start && p.is_alive()))
     }
 
     /// Its pid.
@@ -208,16 +223,17 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let process = Process::open(pid).unwrap();
         assert!(process.is_alive());
-        assert!(Process::reopen(pid, process.start_ticks()).is_some());
-        assert!(Process::reopen(pid, process.start_ticks() + 1).is_none());
+        let again = |ticks| Process::reopen(pid, ticks).unwrap();
+        assert!(again(process.start_ticks()).is_some());
+        assert!(again(process.start_ticks() + 1).is_none());
         process.kill();
         process.exited().await;
         assert!(!process.is_alive());
         assert!(
-            Process::reopen(pid, process.start_ticks()).is_none(),
+            again(process.start_ticks()).is_none(),
             "a zombie is not alive"
         );
         child.wait().unwrap();
-        assert!(Process::open(pid).is_err());
+        assert!(Process::find(pid).unwrap().is_none());
     }
 }

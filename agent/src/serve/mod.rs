@@ -234,6 +234,7 @@ async fn build(
         accel_reason: accel.reason,
         store: Arc::new(store),
         net_gate: RwLock::new(()),
+        ports_gate: tokio::sync::Mutex::new(()),
         tasks: std::sync::Mutex::default(),
         cgroups,
         net,

@@ -16,7 +16,7 @@ use crn_agent::{
     config::Config,
     db::VolumeState,
     node::Paths,
-    ops::{ErrorCode, InstanceView, VolumeView},
+    ops::{ErrorCode, InstanceView, VolumeView, instances::Ports},
     qemu::{plan::socket, process},
 };
 use hyper::Method;
@@ -365,6 +365,13 @@ impl Agent {
         let path = format!("/v1/instances/{name}");
         let force = json!({ "force": true });
         self.client.send(Method::DELETE, &path, Some(&force)).await
+    }
+
+    /// Opens exactly these ports.
+    pub(crate) async fn set_ports(&self, name: &str, ports: &[&str]) -> Result<Ports, ClientError> {
+        let path = format!("/v1/instances/{name}/ports");
+        let change = json!({ "set": ports });
+        self.client.send(Method::PATCH, &path, Some(&change)).await
     }
 
     /// A new volume of 64 MiB.

@@ -88,6 +88,7 @@ pub(crate) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc
         accel_reason: "TCG as configured".into(),
         cgroups: crate::cgroup::Cgroups::discover("crn-agent-api-test").unwrap(),
         net_gate: tokio::sync::RwLock::new(()),
+        ports_gate: tokio::sync::Mutex::new(()),
         tasks: std::sync::Mutex::default(),
         db,
         paths,

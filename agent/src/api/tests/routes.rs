@@ -236,6 +236,34 @@ async fn the_life_of_a_volume() {
     );
 }
 
+/// A mount point that the guest could not be told at its next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attachments_that_would_keep_a_guest_from_booting_are_refused() {
+    let bench = Bench::new().await;
+    bench.image("tiny").await;
+    let mut request = Bench::request("web");
+    let mounts = "#cloud-config\nmounts:\n- [tmpfs, /scratch, tmpfs]\n";
+    request["cloud_init"] = mounts.into();
+    request["volumes"] = json!([{"name": "first", "size_mib": 64, "mount": "/data"}]);
+    let view: InstanceView = post(&bench, "/v1/instances", request).await.unwrap();
+    bench.settled(&view.id, "stopped").await;
+    let body = json!({"name": "second", "size_mib": 64});
+    let _: VolumeView = post(&bench, "/v1/volumes", body).await.unwrap();
+    for mount in ["/data", "/scratch"] {
+        let body = json!({"instance": "web", "mount": mount});
+        let refused = post::<VolumeView>(&bench, "/v1/volumes/second/attach", body).await;
+        assert_eq!(code(refused), ErrorCode::Conflict, "{mount}");
+        let left: VolumeView = bench.client.get("/v1/volumes/second").await.unwrap();
+        assert_eq!((left.instance, left.mount), (None, None), "{mount}");
+    }
+    // Nor does a refused new mount point replace the old one.
+    let body = json!({"instance": "web", "mount": "/scratch"});
+    let refused = post::<VolumeView>(&bench, "/v1/volumes/first/attach", body).await;
+    assert_eq!(code(refused), ErrorCode::Conflict);
+    let left: VolumeView = bench.client.get("/v1/volumes/first").await.unwrap();
+    assert_eq!(left.mount.as_deref(), Some("/data"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn volumes_that_were_cut_off_are_settled() {
     let bench = Bench::new().await;
