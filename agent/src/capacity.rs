@@ -40,7 +40,8 @@ pub fn of(limits: &Limits, host: HostSize) -> Capacity {
         instances: limits.instances,
         vcpus: limits.vcpus.unwrap_or(host.cpus.saturating_mul(4)),
         memory_mib: limits.memory_mib.unwrap_or(host.memory_mib / 10 * 9),
-        disk_mib: limits.disk_mib.unwrap_or(host.disk_mib),
+        // The agent's own records need room when all guests have filled theirs.
+        disk_mib: limits.disk_mib.unwrap_or(host.disk_mib / 10 * 9),
     }
 }
 
@@ -113,12 +114,12 @@ mod tests {
         let host = HostSize {
             cpus: 4,
             memory_mib: 10_000,
-            disk_mib: 77,
+            disk_mib: 770,
         };
         let limits = Limits {
             memory_mib: Some(123),
             ..Limits::default()
         };
-        assert_eq!(of(&limits, host), t(1024, 16, 123, 77));
+        assert_eq!(of(&limits, host), t(1024, 16, 123, 693));
     }
 }

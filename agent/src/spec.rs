@@ -208,8 +208,10 @@ pub struct InstanceSpec {
     pub ssh_keys: Vec<String>,
     /// Open ports.
     pub ports: BTreeSet<PortRule>,
-    /// The user's cloud-init.
-    pub cloud_init: Option<String>,
+    /// SHA-256 of the user's cloud-init, in hexadecimal digits. Its text can be long
+    /// and is kept apart: [`crate::db::Db::user_data`].
+    #[serde(default)]
+    pub user_data: Option<String>,
     /// Firmware.
     pub firmware: Firmware,
 }
@@ -232,6 +234,8 @@ pub struct Checked {
     pub name: Option<Name>,
     /// The specification; its hostname is empty when there is no name yet.
     pub spec: InstanceSpec,
+    /// The user's cloud-init.
+    pub cloud_init: Option<String>,
     /// The volumes.
     pub volumes: Vec<WantedVolume>,
     /// Start it once it is prepared.
@@ -355,9 +359,13 @@ impl CreateRequest {
                 hostname: name.as_ref().map(ToString::to_string).unwrap_or_default(),
                 ssh_keys: self.ssh_keys,
                 ports: parse_ports(&ports)?,
-                cloud_init: self.cloud_init,
+                user_data: self
+                    .cloud_init
+                    .as_ref()
+                    .map(|text| disk::Sha256::of(text.as_bytes()).hex()),
                 firmware: self.firmware,
             },
+            cloud_init: self.cloud_init,
             name,
             volumes,
             start: self.start,

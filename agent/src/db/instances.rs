@@ -283,6 +283,10 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
             e.into()
         }
     })?;
+    if let Some(text) = &checked.cloud_init {
+        let sql = "INSERT INTO user_data (instance, text) VALUES (?1, ?2)";
+        tx.execute(sql, [key, text])?;
+    }
     for volume in &checked.volumes {
         volumes::attach_or_create(&tx, volume, &id)?;
     }
@@ -308,6 +312,22 @@ impl Db {
     pub async fn instance(&self, id: &InstanceId) -> Result<InstanceRow, DbError> {
         let id = id.clone();
         self.call(move |c| get(c, &id)).await
+    }
+
+    /// The user's cloud-init.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn user_data(&self, id: &InstanceId) -> Result<Option<String>, DbError> {
+        let id = id.clone();
+        self.call(move |c| {
+            let sql = "SELECT text FROM user_data WHERE instance = ?1";
+            let mut statement = c.prepare_cached(sql)?;
+            Ok(statement
+                .query_row([id.as_str()], |r| r.get(0))
+                .optional()?)
+        })
+        .await
     }
 
     /// All instances, oldest first.

@@ -1,7 +1,7 @@
 //! The schema, version by version. Released versions never change.
 
-use rusqlite::Connection;
-use rusqlite_migration::{M, Migrations};
+use rusqlite::{Connection, Transaction};
+use rusqlite_migration::{HookResult, M, Migrations};
 
 use super::DbError;
 
@@ -53,12 +53,40 @@ CREATE TABLE events (
 ) STRICT;
 ";
 
+/// The user's cloud-init, up to 256 KiB, goes out of the row that every list and
+/// every comparison reads.
+const V2: &str = "
+CREATE TABLE user_data (
+    instance TEXT PRIMARY KEY REFERENCES instances (id) ON DELETE CASCADE,
+    text     TEXT NOT NULL
+) STRICT;
+INSERT INTO user_data SELECT id, spec ->> 'cloud_init' FROM instances
+    WHERE spec ->> 'cloud_init' IS NOT NULL;
+UPDATE instances SET spec = json_remove(spec, '$.cloud_init');
+";
+
+/// One text is told from another by the digest in the row.
+fn digest_user_data(tx: &Transaction<'_>) -> HookResult {
+    let mut texts = tx.prepare("SELECT instance, text FROM user_data")?;
+    let texts = texts.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    for row in texts {
+        let (instance, text): (String, String) = row?;
+        let digest = disk::Sha256::of(text.as_bytes()).hex();
+        tx.execute(
+            "UPDATE instances SET spec = json_set(spec, '$.user_data', ?2) WHERE id = ?1",
+            [instance, digest],
+        )?;
+    }
+    Ok(())
+}
+
 /// Pragmas and migrations.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Migrations::new(vec![M::up(V1)]).to_latest(connection)?;
+    let migrations = vec![M::up(V1), M::up_with_hook(V2, digest_user_data)];
+    Migrations::new(migrations).to_latest(connection)?;
     Ok(())
 }

@@ -56,6 +56,41 @@ fn with_volume(name: &str, volume: &str) -> CreateRequest {
 }
 
 #[tokio::test]
+async fn user_data_is_kept_apart_also_that_of_an_older_database() {
+    let text = "#cloud-config\n{}\n";
+    let digest = disk::Sha256::of(text.as_bytes()).hex();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.db");
+    let mut request = request("web");
+    request.cloud_init = Some(text.into());
+    let id = {
+        let (db, _) = Db::open(&path).unwrap();
+        let row = db.insert_instance(new(request)).await.unwrap();
+        assert_eq!(row.spec.user_data.as_ref(), Some(&digest));
+        db.settle().await.unwrap();
+        row.id
+    };
+    {
+        // As version 1 had it.
+        let c = Connection::open(&path).unwrap();
+        c.execute_batch(
+            "UPDATE instances SET spec = json_remove(json_set(spec, '$.cloud_init',
+                 (SELECT text FROM user_data WHERE instance = id)), '$.user_data');
+             DROP TABLE user_data;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    }
+    let (db, fresh) = Db::open(&path).unwrap();
+    assert!(!fresh);
+    let row = db.instance(&id).await.unwrap();
+    assert_eq!(row.spec.user_data, Some(digest));
+    assert_eq!(db.user_data(&id).await.unwrap().as_deref(), Some(text));
+    db.remove_instance(&id).await.unwrap();
+    assert_eq!(db.user_data(&id).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn an_instance_is_admitted_whole_or_not_at_all() {
     let (_dir, db) = open();
     let a = db

@@ -108,7 +108,8 @@ impl Task {
     pub(super) async fn write_seed(&self, row: &InstanceRow) -> Step<()> {
         let volumes = self.node.db.volumes_of(&self.id).await?;
         let path = self.node.paths.instance_file(&self.id, InstanceFile::Seed);
-        let seed = match seed(&self.node, row, &volumes) {
+        let user_data = self.node.db.user_data(&self.id).await?;
+        let seed = match seed(&self.node, row, &volumes, user_data.as_deref()) {
             Ok(seed) => seed,
             Err(e) => return Ok(Err(e)),
         };
@@ -209,13 +210,23 @@ pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
 }
 
 /// The seed of an instance with these volumes. Pure.
-pub(super) fn seed(node: &Node, row: &InstanceRow, volumes: &[VolumeRow]) -> Result<Seed, Failure> {
-    let spec = seed_of(node, row, volumes)?;
+pub(super) fn seed(
+    node: &Node,
+    row: &InstanceRow,
+    volumes: &[VolumeRow],
+    user_data: Option<&str>,
+) -> Result<Seed, Failure> {
+    let spec = seed_of(node, row, volumes, user_data)?;
     disk::seed::build(&spec).map_err(|e| failure(FailureCode::Seed, e))
 }
 
 /// What the guest is told. Pure.
-fn seed_of(node: &Node, row: &InstanceRow, volumes: &[VolumeRow]) -> Result<SeedSpec, Failure> {
+fn seed_of(
+    node: &Node,
+    row: &InstanceRow,
+    volumes: &[VolumeRow],
+    user_data: Option<&str>,
+) -> Result<SeedSpec, Failure> {
     let fail = |e: &dyn std::fmt::Display| failure(FailureCode::Seed, e);
     let guest = node.guest(row);
     let spec = &row.spec;
@@ -246,10 +257,8 @@ fn seed_of(node: &Node, row: &InstanceRow, volumes: &[VolumeRow]) -> Result<Seed
             nameservers: node.config.network.nameservers.clone(),
         },
         volumes: mounted,
-        user_data: spec
-            .cloud_init
-            .as_ref()
-            .map(|t| t.parse())
+        user_data: user_data
+            .map(str::parse)
             .transpose()
             .map_err(|e| fail(&e))?,
     })

@@ -95,7 +95,8 @@ impl Task {
             mount: mount.map(str::to_owned),
             ..candidate.clone()
         });
-        match seed(&self.node, &row, &volumes) {
+        let user_data = self.node.db.user_data(&self.id).await?;
+        match seed(&self.node, &row, &volumes, user_data.as_deref()) {
             Ok(_) => Ok(()),
             Err(e) => Err(TaskError::Refused(e.message)),
         }
