@@ -385,9 +385,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ErrorCode {
 #[test]
 fn killed_while_attaching_and_detaching() {
     network::alone(async || {
-        let (host, agent) = Host::with_agent().await;
-        agent.create("web", json!({})).await.unwrap();
-        let view = agent.reach("web", "running").await;
+        let (host, agent, view) = Host::with_guest().await;
         let identity = host.machines()[&view.id];
         // The guest lets go of a disk only when it is reset.
         let mut console = host.console(&view);
@@ -520,9 +518,7 @@ fn volumes_come_while_the_firmware_has_not_seen_the_bus() {
 #[test]
 fn a_qemu_that_does_not_answer_leaves_the_operator_in_charge() {
     network::alone(async || {
-        let (host, agent) = Host::with_agent().await;
-        agent.create("web", json!({})).await.unwrap();
-        let view = agent.reach("web", "running").await;
+        let (host, agent, view) = Host::with_guest().await;
         let open = host.elements();
         agent.kill();
         kill(view.pid.unwrap(), Signal::STOP);
@@ -578,9 +574,7 @@ fn a_guest_that_went_off_while_nobody_listened_is_off() {
 #[test]
 fn killed_at_rest_nobody_notices() {
     network::alone(async || {
-        let (host, agent) = Host::with_agent().await;
-        agent.create("web", json!({})).await.unwrap();
-        let view = agent.reach("web", "running").await;
+        let (host, agent, view) = Host::with_guest().await;
         let identity = host.machines()[&view.id];
         let mut console = host.console(&view);
         let mut uptime = console.uptime();
@@ -678,9 +672,7 @@ fn ten_at_once_come_and_go() {
 #[test]
 fn one_agent_for_one_state_directory() {
     network::alone(async || {
-        let (host, agent) = Host::with_agent().await;
-        agent.create("web", json!({})).await.unwrap();
-        let view = agent.reach("web", "running").await;
+        let (host, agent, view) = Host::with_guest().await;
         let identity = host.machines()[&view.id];
         let (status, words) = host.start_in_vain();
         assert!(!status.success());
@@ -698,9 +690,7 @@ fn one_agent_for_one_state_directory() {
 #[test]
 fn what_no_record_owns_is_removed_and_what_nobody_knows_is_told() {
     network::alone(async || {
-        let (host, agent) = Host::with_agent().await;
-        agent.create("web", json!({})).await.unwrap();
-        let view = agent.reach("web", "running").await;
+        let (host, agent, view) = Host::with_guest().await;
         let identity = host.machines()[&view.id];
         agent.kill();
 

@@ -67,6 +67,14 @@ impl Host {
         (host, agent)
     }
 
+    /// A host with an agent and a running guest, `web`.
+    pub(crate) async fn with_guest() -> (Self, Agent, InstanceView) {
+        let (host, agent) = Self::with_agent().await;
+        agent.create("web", json!({})).await.unwrap();
+        let view = agent.reach("web", "running").await;
+        (host, agent, view)
+    }
+
     /// A path beside the agent's directories.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
