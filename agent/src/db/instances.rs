@@ -5,7 +5,9 @@ use std::{collections::HashSet, path::PathBuf};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Db, DbError, EventRow, VolumeState, events, json, now, stored, volumes};
+use super::{
+    Db, DbError, EventRow, Totals, VolumeState, events, json, now, stored, totals::totals, volumes,
+};
 use crate::{
     capacity::{self, Capacity},
     ids::{InstanceId, Name},
@@ -80,19 +82,6 @@ pub struct NewInstance {
     pub capacity: Capacity,
     /// How many slots there are.
     pub slots: u32,
-}
-
-/// What all instances and volumes together have been promised.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Totals {
-    /// Instances.
-    pub instances: u64,
-    /// Virtual CPUs.
-    pub vcpus: u64,
-    /// Memory, MiB.
-    pub memory_mib: u64,
-    /// Root disks and volumes, MiB.
-    pub disk_mib: u64,
 }
 
 const COLUMNS: &str = "id, name, slot, spec, network, image, desired, restart, forced, phase, \
@@ -179,24 +168,6 @@ fn get(c: &Connection, id: &InstanceId) -> Result<InstanceRow, DbError> {
         what: "instance",
         key: id.to_string(),
     })?)
-}
-
-pub(super) fn totals(c: &Connection) -> Result<Totals, DbError> {
-    let sql = "SELECT count(*), coalesce(sum(spec ->> 'vcpus'), 0), \
-               coalesce(sum(spec ->> 'memory'), 0), coalesce(sum(spec ->> 'disk'), 0) FROM instances";
-    let mut totals = c.prepare_cached(sql)?.query_row([], |r| {
-        Ok(Totals {
-            instances: r.get(0)?,
-            vcpus: r.get(1)?,
-            memory_mib: r.get(2)?,
-            disk_mib: r.get(3)?,
-        })
-    })?;
-    let volumes: u64 = c
-        .prepare_cached("SELECT coalesce(sum(mib), 0) FROM volumes")?
-        .query_row([], |r| r.get(0))?;
-    totals.disk_mib += volumes;
-    Ok(totals)
 }
 
 fn free_slot(c: &Connection, slots: u32) -> Result<u32, DbError> {
@@ -553,14 +524,6 @@ impl Db {
             Ok(())
         })
         .await
-    }
-
-    /// What has been promised altogether.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn totals(&self) -> Result<Totals, DbError> {
-        self.call(|c| totals(c)).await
     }
 
     /// Digests of base images that instances are layered over.

@@ -9,6 +9,7 @@ mod events;
 mod images;
 mod instances;
 mod migrations;
+mod totals;
 mod volumes;
 
 use std::{path::Path, sync::mpsc};
@@ -18,7 +19,8 @@ use tokio::sync::oneshot;
 
 pub use events::EventRow;
 pub use images::ImageRow;
-pub use instances::{InstanceRow, NewInstance, ProcessRow, Totals};
+pub use instances::{InstanceRow, NewInstance, ProcessRow};
+pub use totals::Totals;
 pub use volumes::{VolumeRow, VolumeState};
 
 /// What can go wrong with the database.

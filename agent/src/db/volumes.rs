@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Db, DbError, instances, now};
+use super::{Db, DbError, Totals, now, totals::totals};
 use crate::{
     capacity::{self, Capacity},
     ids::{InstanceId, Name},
@@ -227,11 +227,11 @@ impl Db {
         let name = name.clone();
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let asked = super::Totals {
+            let asked = Totals {
                 disk_mib: mib,
-                ..super::Totals::default()
+                ..Totals::default()
             };
-            capacity::admit(instances::totals(&tx)?, asked, capacity)
+            capacity::admit(totals(&tx)?, asked, capacity)
                 .map_err(|e| DbError::Capacity(e.to_string()))?;
             let row = create(&tx, &name, mib)?;
             tx.commit()?;
@@ -367,11 +367,11 @@ impl Db {
                 let message = format!("the volume has {old} MiB; it can only grow");
                 return Err(DbError::Conflict(message));
             };
-            let asked = super::Totals {
+            let asked = Totals {
                 disk_mib: more,
-                ..super::Totals::default()
+                ..Totals::default()
             };
-            capacity::admit(instances::totals(&tx)?, asked, room)
+            capacity::admit(totals(&tx)?, asked, room)
                 .map_err(|e| DbError::Capacity(e.to_string()))?;
             tx.execute(
                 "UPDATE volumes SET mib = ?2 WHERE id = ?1",

@@ -5,6 +5,7 @@
 //! live instance come by its inbox and are served when it rests, one at a time.
 
 mod console_log;
+mod hotplug;
 pub(crate) mod prepare;
 mod probe;
 mod running;

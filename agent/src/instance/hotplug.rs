@@ -1,0 +1,251 @@
+//! What QEMU has of volumes: plugged in, looked at, unplugged, over its monitor.
+
+use std::{collections::BTreeMap, fs::OpenOptions, os::fd::AsFd, path::PathBuf, time::Duration};
+
+use disk::ByteSize;
+use serde_json::{Value, json};
+
+use super::TaskError;
+use crate::{
+    fault,
+    node::blocking,
+    qemu::plan::{HOTPLUG_FDSET, MAX_VOLUMES, volume_device, volume_nodes},
+};
+
+/// What QEMU has of one volume.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Has {
+    /// The size of its block node, if it has its file open.
+    pub(super) bytes: Option<u64>,
+    /// Whether the guest has a device of it.
+    pub(super) device: bool,
+}
+
+/// What QEMU has of volumes, by their ids.
+pub(super) async fn inventory(qmp: &qmp::Qmp) -> Result<BTreeMap<String, Has>, TaskError> {
+    let mut all = BTreeMap::<_, Has>::new();
+    for node in nodes(qmp).await? {
+        if let Some(id) = volume_of(&node.name) {
+            all.entry(id.to_owned()).or_default().bytes = Some(node.bytes);
+        }
+    }
+    for plugged in plugged(qmp).await? {
+        all.entry(plugged.volume).or_default().device = true;
+    }
+    Ok(all)
+}
+
+/// Gives a volume that is open a new size.
+pub(super) async fn resize(qmp: &qmp::Qmp, id: &str, size: ByteSize) -> Result<(), TaskError> {
+    Ok(qmp.block_resize(&node_name(id), size.bytes()).await?)
+}
+
+/// Plugs a volume's file in, with a size of at least `size`, or finds it plugged.
+pub(super) async fn plug(
+    qmp: &qmp::Qmp,
+    id: &str,
+    path: PathBuf,
+    size: ByteSize,
+) -> Result<(), TaskError> {
+    let plugged = plugged(qmp).await?;
+    if plugged.iter().any(|p| p.volume == id) {
+        return Ok(());
+    }
+    let free = (0..MAX_VOLUMES).find(|slot| plugged.iter().all(|p| p.slot != *slot));
+    let slot = free.ok_or_else(|| {
+        TaskError::Refused("the machine has no free slot; the next start makes room".into())
+    })?;
+    // What a try that was cut off left, or a device that the guest ejected.
+    close(qmp, id).await?;
+    let set = HOTPLUG_FDSET + u32::try_from(slot).unwrap_or(u32::MAX - HOTPLUG_FDSET);
+    if qmp
+        .fd_sets()
+        .await?
+        .iter()
+        .any(|s| s.fdset_id == i64::from(set))
+    {
+        qmp.remove_fd(set).await?;
+    }
+    let file = blocking::<_, TaskError, _>(move || {
+        disk::grow(&path, disk::Format::Qcow2, size)?;
+        Ok(OpenOptions::new().read(true).write(true).open(&path)?)
+    })
+    .await?;
+    qmp.add_fd(file.as_fd(), set, &node_name(id)).await?;
+    for node in volume_nodes(id, &format!("/dev/fdset/{set}")) {
+        qmp.blockdev_add(node).await?;
+    }
+    fault::point("opened", "attach");
+    // QEMU closes the descriptors when the node goes: nothing else is to be kept.
+    qmp.remove_fd(set).await?;
+    Ok(qmp.device_add(volume_device(id, slot)).await?)
+}
+
+/// Unplugs a volume and has its file closed, or finds it unplugged.
+///
+/// # Errors
+/// [`TaskError::Pending`] when the guest has not let go of it after `limit`.
+pub(super) async fn unplug(qmp: &qmp::Qmp, id: &str, limit: Duration) -> Result<(), TaskError> {
+    match qmp.device_del(&device_name(id), limit).await {
+        Ok(()) => {}
+        Err(e) if e.refused_class() == Some(&qmp::qapi::ErrorClass::DeviceNotFound) => {}
+        Err(qmp::Error::UnplugTimeout { .. } | qmp::Error::UnplugRefused { .. }) => {
+            let message = "the guest holds the volume (is it mounted?): it is detached when \
+                           the guest lets go, at the latest when it reboots or stops";
+            return Err(TaskError::Pending(message.into()));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    close(qmp, id).await
+}
+
+/// Has QEMU close a volume that no device uses.
+pub(super) async fn close(qmp: &qmp::Qmp, id: &str) -> Result<(), TaskError> {
+    let mut left = nodes(qmp).await?;
+    // The file's node is the other's child: it goes last.
+    left.sort_by_key(|n| n.name.len());
+    for node in left.iter().filter(|n| is_of(&n.name, id)) {
+        qmp.blockdev_del(&node.name).await?;
+    }
+    Ok(())
+}
+
+fn node_name(id: &str) -> String {
+    format!("vol-{id}")
+}
+
+/// The id of a volume's device.
+pub(super) fn device_name(id: &str) -> String {
+    format!("vol-{id}-dev")
+}
+
+/// Whether a block node is one of the volume's two.
+fn is_of(node: &str, id: &str) -> bool {
+    node.strip_prefix("vol-")
+        .and_then(|n| n.strip_prefix(id))
+        .is_some_and(|n| n.is_empty() || n == "-file")
+}
+
+/// The volume whose (upper) node this is.
+fn volume_of(node: &str) -> Option<&str> {
+    node.strip_prefix("vol-").filter(|id| !id.contains('-'))
+}
+
+struct Node {
+    name: String,
+    bytes: u64,
+}
+
+async fn nodes(qmp: &qmp::Qmp) -> Result<Vec<Node>, TaskError> {
+    let all = qmp.query_named_block_nodes().await?;
+    Ok(all
+        .into_iter()
+        .filter_map(|n| {
+            let bytes = u64::try_from(n.image.base.virtual_size).unwrap_or(0);
+            Some(Node {
+                name: n.node_name?,
+                bytes,
+            })
+        })
+        .collect())
+}
+
+/// A volume that is plugged in.
+#[derive(Debug, PartialEq, Eq)]
+struct Plugged {
+    volume: String,
+    slot: usize,
+}
+
+/// The volumes that QEMU has devices of. Asked of QEMU's own object tree: what the
+/// PCI bus shows is the guest's and its firmware's to say.
+async fn plugged(qmp: &qmp::Qmp) -> Result<Vec<Plugged>, TaskError> {
+    let all = qmp
+        .execute_raw("qom-list", json!({ "path": PERIPHERAL }))
+        .await?;
+    let mut plugged = Vec::new();
+    for (volume, path) in devices_of(&all) {
+        let parent = json!({ "path": path, "property": "parent_bus" });
+        match qmp.execute_raw("qom-get", parent).await {
+            Ok(bus) => {
+                let slot = bus.as_str().and_then(slot_of);
+                let slot = slot.ok_or_else(|| {
+                    TaskError::Refused(format!("QEMU has {path} at an unknown place: {bus}"))
+                })?;
+                plugged.push(Plugged { volume, slot });
+            }
+            // Gone between the two questions.
+            Err(e) if e.refused_class().is_some() => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(plugged)
+}
+
+/// Where QEMU keeps the devices that have an id.
+const PERIPHERAL: &str = "/machine/peripheral";
+
+/// Volumes and the paths of their devices in the answer to `qom-list`. Pure.
+fn devices_of(answer: &Value) -> Vec<(String, String)> {
+    let names = answer.as_array().into_iter().flatten();
+    let names = names.filter_map(|child| child.get("name")?.as_str());
+    names
+        .filter_map(|name| {
+            let volume = name.strip_prefix("vol-")?.strip_suffix("-dev")?;
+            Some((volume.to_owned(), format!("{PERIPHERAL}/{name}")))
+        })
+        .collect()
+}
+
+/// The number of the root port that has this bus: `/machine/peripheral/slot3/slot3`. Pure.
+fn slot_of(bus: &str) -> Option<usize> {
+    bus.rsplit_once('/')?.1.strip_prefix("slot")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_read_from_the_object_tree() {
+        let child = |name: &str| json!({ "name": name, "type": "child<virtio-blk-pci>" });
+        let names = [
+            "type",
+            "slot0",
+            "vol-ab-dev",
+            "net0-dev",
+            "vol-cd-dev",
+            "vol-ef",
+        ];
+        let answer = names.map(child);
+        let ours = ["ab", "cd"].map(|v| (v.to_owned(), format!("{PERIPHERAL}/vol-{v}-dev")));
+        assert_eq!(devices_of(&json!(answer)), ours);
+        for lies in [json!({ "lies": 1 }), json!([1, { "name": 2 }])] {
+            assert_eq!(devices_of(&lies), []);
+        }
+        let table = [
+            ("/machine/peripheral/slot3/slot3", Some(3)),
+            ("/machine/peripheral/slot12/slot12", Some(12)),
+            ("/machine/q35/pcihost/pcie.0", None),
+            ("slot1", None),
+        ];
+        for (bus, slot) in table {
+            assert_eq!(slot_of(bus), slot, "{bus}");
+        }
+    }
+
+    #[test]
+    fn nodes_of_a_volume_are_told_from_those_of_another() {
+        let table = [
+            ("vol-ab", true),
+            ("vol-ab-file", true),
+            ("vol-abc", false),
+            ("root", false),
+        ];
+        for (node, ours) in table {
+            assert_eq!(is_of(node, "ab"), ours, "{node}");
+        }
+        assert_eq!(volume_of("vol-ab"), Some("ab"));
+        assert_eq!(volume_of("vol-ab-file"), None);
+    }
+}
