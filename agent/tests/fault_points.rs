@@ -544,6 +544,40 @@ fn a_qemu_that_does_not_answer_leaves_the_operator_in_charge() {
 }
 
 #[test]
+fn a_guest_that_a_full_disk_pauses_goes_on_when_there_is_room() {
+    network::alone(async || {
+        let (host, agent, view) = Host::with_little_room().await;
+        let mut console = host.console(&view);
+        console.uptime();
+        let filler = host.disk_dir(&view).parent().unwrap().join("filler");
+        let full = std::fs::write(&filler, vec![1; 8 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        console.key('w');
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let view = agent.show("web").await.unwrap();
+            if view.warning.is_some_and(|w| w.contains("disk")) {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < end, "{}", agent.words());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // It is tried again meanwhile, and not told of each time.
+        let written = console.after("written", Duration::from_secs(12));
+        assert_eq!(written, None);
+        std::fs::remove_file(&filler).unwrap();
+        let written = console.after("written", PATIENCE);
+        written.expect("the guest goes on");
+        let told = |kind: &str| host.events().iter().filter(|e| e["kind"] == kind).count();
+        support::until(PATIENCE, "the word", || {
+            (told("resumed") == 1).then_some(())
+        });
+        assert_eq!(told("disk-error"), 1);
+        assert_eq!(agent.show("web").await.unwrap().warning, None);
+    });
+}
+
+#[test]
 fn a_guest_that_went_off_while_nobody_listened_is_off() {
     network::alone(async || {
         let (host, agent) = Host::with_agent().await;

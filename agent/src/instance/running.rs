@@ -261,7 +261,10 @@ impl Task {
                 debug!(node, operation, action, nospace, "disk error: {reason}");
                 let data = json!({ "node": node, "operation": operation, "action": action,
                                    "reason": reason, "nospace": nospace });
-                self.tell_seldom("disk-error", data);
+                // One that is still paused only failed once more.
+                if !self.status.borrow().paused {
+                    self.tell_seldom("disk-error", data);
+                }
                 if action == "stop" {
                     self.status.send_modify(|s| {
                         s.paused = true;

@@ -5,6 +5,7 @@
 #   p   powers off
 #   r   resets the machine
 #   i   ignores the power button from now on
+#   w   writes a sector of its disk, and says so when that is done
 #
 # Until told otherwise it powers off when the power button is pressed. q35's ACPI
 # registers are where SeaBIOS puts them: PM1_STS 0x600, PM1_EN 0x602, PM1_CNT 0x604.
@@ -61,10 +62,22 @@ key:
         je      off
         cmp     al, 'r'
         je      reset
+        cmp     al, 'w'
+        je      write
         cmp     al, 'i'
         jne     rest
         inc     byte ptr [stubborn]
         mov     si, offset ignoring
+        call    say
+        jmp     rest
+
+write:
+        mov     ax, 0x301               # one sector, from behind this one
+        mov     bx, 0x7e00
+        mov     cx, 5                   # cylinder 0, sector 5
+        mov     dx, 0x80                # head 0, first disk
+        int     0x13
+        mov     si, offset written
         call    say
         jmp     rest
 
@@ -122,6 +135,7 @@ full:
         ret
 
 hello:    .asciz "\r\nguest: hello\r\n"
+written:  .asciz "written\r\n"
 ignoring: .asciz "guest: ignoring the button\r\n"
 uptime:   .asciz "up="
 newline:  .asciz "\r\n"

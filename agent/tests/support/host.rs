@@ -38,6 +38,8 @@ pub(crate) struct Host {
     dir: tempfile::TempDir,
     config: Config,
     starts: AtomicUsize,
+    /// A file system of this host's own.
+    mounted: Option<String>,
 }
 
 impl Host {
@@ -54,6 +56,7 @@ impl Host {
             dir,
             config,
             starts: AtomicUsize::new(0),
+            mounted: None,
         }
     }
 
@@ -61,17 +64,40 @@ impl Host {
     pub(crate) async fn with_agent() -> (Self, Agent) {
         let host = Self::new();
         let agent = host.start().await;
-        let image = host.path("tiny.raw");
-        host.cli(&["image", "import", IMAGE, &image.display().to_string()])
-            .expect("the image is taken");
+        host.import();
         (host, agent)
+    }
+
+    fn import(&self) {
+        let image = self.path("tiny.raw");
+        self.cli(&["image", "import", IMAGE, &image.display().to_string()])
+            .expect("the image is taken");
+    }
+
+    /// The same, its instances' directories on a small file system of their own.
+    pub(crate) async fn with_little_room() -> (Self, Agent, InstanceView) {
+        use nix::sched::{CloneFlags, unshare};
+        unshare(CloneFlags::CLONE_NEWNS).expect("root may make mounts of its own");
+        run("mount", &["--make-rprivate", "/"]);
+        let mut host = Self::new();
+        let instances = Paths::new(&host.config).instances();
+        fs::create_dir_all(&instances).unwrap();
+        let target = instances.display().to_string();
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", &target],
+        );
+        host.mounted = Some(target);
+        let agent = host.start().await;
+        host.import();
+        let view = agent.running("web").await;
+        (host, agent, view)
     }
 
     /// A host with an agent and a running guest, `web`.
     pub(crate) async fn with_guest() -> (Self, Agent, InstanceView) {
         let (host, agent) = Self::with_agent().await;
-        agent.create("web", json!({})).await.unwrap();
-        let view = agent.reach("web", "running").await;
+        let view = agent.running("web").await;
         (host, agent, view)
     }
 
@@ -278,6 +304,9 @@ impl Drop for Host {
         for found in process::scan(&self.mark(), 0..u32::MAX) {
             kill(found.pid, rustix::process::Signal::KILL);
         }
+        if let Some(target) = &self.mounted {
+            run("umount", &["--lazy", target]);
+        }
         if std::thread::panicking()
             && let Ok(entries) = fs::read_dir(self.dir.path())
         {
@@ -354,6 +383,12 @@ impl Agent {
         fields.extend(more.as_object().unwrap().clone());
         let request = serde_json::from_value(request).unwrap();
         self.client.create(&request, None).await
+    }
+
+    /// Creates an instance and waits until it runs.
+    pub(crate) async fn running(&self, name: &str) -> InstanceView {
+        self.create(name, json!({})).await.unwrap();
+        self.reach(name, "running").await
     }
 
     /// Sends a request about an instance: `start`, `stop`, `restart`.
