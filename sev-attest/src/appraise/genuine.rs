@@ -90,10 +90,8 @@ pub(super) fn leaf(findings: &mut Findings, report: &Report, chain: &Chain, poli
         &extensions.product_name,
     );
     tcb(findings, report, extensions.product, extensions.tcb);
-    match (&extensions.hwid, &extensions.csp_id) {
-        (Some(hwid), _) => chip(findings, report, hwid, policy),
-        (None, csp_id) => provider(findings, csp_id.as_deref().unwrap_or_default(), policy),
-    }
+    chip(findings, report, extensions.hwid.as_deref(), policy);
+    provider(findings, extensions.csp_id.as_deref(), policy);
 }
 
 fn product(findings: &mut Findings, report: &Report, product: Product, name: &str) {
@@ -160,8 +158,12 @@ fn tcb(findings: &mut Findings, report: &Report, product: Product, leaf: crate::
     }
 }
 
-fn chip(findings: &mut Findings, report: &Report, hwid: &[u8], policy: &Policy) {
+fn chip(findings: &mut Findings, report: &Report, hwid: Option<&[u8]>, policy: &Policy) {
     let finding = Finding::new("leaf.hwid", "chip of the certificate");
+    let Some(hwid) = hwid else {
+        findings.push(finding.found("none").skipped("a VLEK belongs to no chip"));
+        return;
+    };
     if report.chip_id.is_zero() {
         findings.push(if policy.allow_masked_chip_id {
             finding
@@ -183,22 +185,25 @@ fn chip(findings: &mut Findings, report: &Report, hwid: &[u8], policy: &Policy) 
     findings.judge(finding.expected(hex::encode(id)), hex::encode(hwid), same);
 }
 
-fn provider(findings: &mut Findings, csp_id: &str, policy: &Policy) {
+/// An expected provider is looked for whatever the kind of the certificate: a VCEK is none of his.
+fn provider(findings: &mut Findings, csp_id: Option<&str>, policy: &Policy) {
     let finding = Finding::new("leaf.csp_id", "cloud provider of the certificate");
+    let found = csp_id.unwrap_or("none").to_owned();
+    let foreign = "a VCEK belongs to no provider";
     if policy.csp_id.is_empty() {
-        findings.push(
-            finding
-                .found(csp_id.to_owned())
-                .skipped("no provider was expected"),
-        );
+        let reason = match csp_id {
+            Some(_) => "no provider was expected",
+            None => foreign,
+        };
+        findings.push(finding.found(found).skipped(reason));
         return;
     }
-    let same = policy.csp_id.iter().any(|expected| expected == csp_id);
-    findings.judge(
-        finding.expected(policy.csp_id.join(" or ")),
-        csp_id.to_owned(),
-        same,
-    );
+    let finding = finding.expected(policy.csp_id.join(" or "));
+    findings.push(match csp_id {
+        None => finding.failed(found).because(foreign),
+        Some(id) if policy.csp_id.iter().any(|expected| expected == id) => finding.ok(found),
+        Some(_) => finding.failed(found),
+    });
 }
 
 pub(super) fn signature(findings: &mut Findings, report: &Report, chain: &Chain) {

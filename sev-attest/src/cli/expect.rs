@@ -119,7 +119,7 @@ pub struct ExpectArgs {
     /// Kind of the signing key, vcek or vlek
     #[arg(long, value_name = "KIND", value_parser = signing_key)]
     signing_key: Option<SigningKey>,
-    /// Cloud provider of a VLEK; may be repeated
+    /// Cloud provider of a VLEK, which a VCEK's report then fails; may be repeated
     #[arg(long, value_name = "ID")]
     csp_id: Vec<String>,
     /// Product: milan, genoa or turin; may be repeated

@@ -449,6 +449,11 @@ fn platform_rows() -> Vec<Row> {
             &["leaf.csp_id"],
         ),
         (
+            "cloud provider expected, VCEK's report",
+            case(Milan, |c| c.policy.csp_id = vec!["another".to_owned()]),
+            &["leaf.csp_id"],
+        ),
+        (
             "other product",
             case(Genoa, |c| c.policy.product = vec![Milan, Turin]),
             &["product"],

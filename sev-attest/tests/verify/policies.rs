@@ -96,7 +96,10 @@ fn a_file_that_expects_everything() {
         .filter(|finding| finding.status == sev_attest::appraise::Status::NotChecked)
         .map(|finding| finding.id)
         .collect();
-    assert_eq!(unchecked, ["chain.revocation", "policy.debug"]);
+    assert_eq!(
+        unchecked,
+        ["chain.revocation", "leaf.csp_id", "policy.debug"]
+    );
 }
 
 /// Each line of that file counts: with another value the report is refused.
