@@ -299,6 +299,13 @@ fn fetch_one(
                 if wanted.signing_key == SigningKey::Vlek {
                     return Err(FetchError::VlekNotPublic.into());
                 }
+                if let (Some(said), Some(given)) = (wanted.product, *product)
+                    && said != given
+                {
+                    return Err(usage(&format!(
+                        "the report is of {said}, --product says {given}"
+                    )));
+                }
                 wanted.product = wanted.product.or(*product);
                 wanted
             } else {

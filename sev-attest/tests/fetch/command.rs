@@ -185,6 +185,15 @@ fn exit_status_tells_what_failed() {
     );
     assert_eq!(status(vec![], &["vcek", "/nonexistent"]), 2);
     assert_eq!(status(vec![], &["vcek"]), 2);
+    let newer = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/vectors/az-milan-v3-report.bin"
+    );
+    assert_eq!(
+        status(vec![], &["vcek", newer, "--product", "genoa"]),
+        2,
+        "the report says another product"
+    );
     assert_eq!(status(vec![], &["ca", "--product", "rome"]), 2);
     let text_file = directory.path().join("text");
     fs::write(&text_file, "hello").unwrap();

@@ -445,6 +445,71 @@ fn policy_files() {
     assert!(errors(&refused).contains("line 2"), "{}", errors(&refused));
 }
 
+/// A minimum by flag takes the place of the file's for that component, not for the others.
+#[test]
+fn minima_of_file_and_flag_come_together() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    place.write(
+        "guest.toml",
+        "tcb.reported = { snp = 25, microcode = 219 }\n",
+    );
+    let verify = |more: &[&str]| place.verify(&[&["--policy", "guest.toml"], more].concat());
+    let output = verify(&["--min-tcb", "microcode=220"]);
+    status(&output, 1);
+    assert!(
+        text(&output).contains("EXPECTED: tcb.reported.snp, tcb.reported.microcode\n"),
+        "{}",
+        text(&output)
+    );
+    status(&verify(&["--min-tcb", "snp=24"]), 0);
+    let output = verify(&["--min-tcb", "snp=24,microcode=220"]);
+    status(&output, 1);
+    // What nobody asked for is listed.
+    let said = text(&output);
+    let line = said.lines().find(|line| line.contains("tcb.reported.tee"));
+    let line = line.unwrap_or_default();
+    assert!(
+        line.starts_with("not checked") && line.contains("tee 1; no minimum"),
+        "{said}"
+    );
+}
+
+/// Whichever of two contradicting flags won, the other would be dropped in silence.
+#[test]
+fn contradictions_are_refused() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    for args in [
+        &["--guest-policy", "debug=off", "--allow-debug"][..],
+        &["--guest-policy", "debug=on", "--allow-debug"],
+        &[
+            "--allow-migration-agent",
+            "--guest-policy",
+            "migration-agent=off",
+        ],
+        &["--platform", "tsme=on", "--platform", "tsme=any"],
+        &["--platform", "ecc=on", "--platform", "ecc=on"],
+        &["--guest-policy", "smt=off", "--guest-policy", "smt=any"],
+    ] {
+        let output = place.verify(args);
+        status(&output, 2);
+        let said = errors(&output);
+        assert!(
+            said.contains("contradicts") || said.contains("twice"),
+            "{said}"
+        );
+    }
+    status(
+        &place.verify(&["--guest-policy", "debug=any", "--allow-debug"]),
+        0,
+    );
+    status(
+        &place.verify(&["--platform", "tsme=off", "--platform", "ecc=on"]),
+        0,
+    );
+}
+
 /// From `measure` to `verify`: the digest that is predicted is the one that is expected.
 #[test]
 fn measure_writes_what_verify_reads() {
