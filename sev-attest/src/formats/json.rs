@@ -90,7 +90,7 @@ fn in_object(object: &Map<String, Value>, depth: usize) -> Result<Evidence, Form
     evidence.form = Form::Json;
     for name in CERTIFICATES {
         if let Some(value) = object.get(name) {
-            evidence.bundle.extend(certificates(value, name)?);
+            evidence.bundle.add(certificates(value, name)?)?;
         }
     }
     Ok(evidence)
@@ -123,7 +123,7 @@ fn certificates(value: &Value, name: &str) -> Result<Bundle, FormatError> {
         Value::Array(items) if items.first().is_some_and(|item| !item.is_number()) => {
             let mut bundle = Bundle::default();
             for item in items {
-                bundle.extend(certificates(item, name)?);
+                bundle.add(certificates(item, name)?)?;
             }
             Ok(bundle)
         }

@@ -64,6 +64,18 @@ impl Bundle {
         self.certificates.is_empty() && self.crls.is_empty()
     }
 
+    /// Adds all of `other`, which comes from the same input.
+    ///
+    /// # Errors
+    /// Where that makes more than [`MAX_CERTIFICATES`]: each costs time to verify.
+    fn add(&mut self, other: Self) -> Result<(), FormatError> {
+        self.extend(other);
+        if self.certificates.len() + self.crls.len() > MAX_CERTIFICATES {
+            return Err(FormatError::TooMany);
+        }
+        Ok(())
+    }
+
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Self) {
         self.certificates.extend(other.certificates);

@@ -408,3 +408,27 @@ fn what_is_neither_is_told_apart() {
     let many = vcek.repeat(65);
     assert_eq!(read_certificates(&many), Err(FormatError::TooMany));
 }
+
+/// The bound holds for what comes in several places of one input together.
+#[test]
+fn certificates_of_one_input_are_counted_together() {
+    let leaf = data("az-genoa-vcek.der");
+    let half = leaf.repeat(33);
+    let report = data("az-genoa-report.bin");
+    let text = |bytes: &[u8]| STANDARD.encode(bytes);
+    for (certs, refused) in [
+        (json!({"vcek": text(&half)}), false),
+        (json!({"vcek": text(&half), "certs": text(&half)}), true),
+        (json!({"vcek": [text(&half), text(&half)]}), true),
+    ] {
+        let mut value = certs;
+        value["report"] = text(&report).into();
+        let result = read_report(value.to_string().as_bytes());
+        assert_eq!(result.is_err(), refused, "{result:?}");
+        assert!(!refused || result == Err(FormatError::TooMany));
+    }
+    let whole = |entries: &[(u128, &[u8])]| read_report(&[&report[..], &table(entries)].concat());
+    assert!(whole(&[(VCEK, &half)]).is_ok());
+    let refused = whole(&[(VCEK, &half), (ASK, &half)]).unwrap_err();
+    assert!(refused.to_string().contains("more than 64"), "{refused}");
+}
