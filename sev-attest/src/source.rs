@@ -52,7 +52,6 @@ impl Wanted {
         let Ok(extensions) = certificate.endorsement() else {
             return false;
         };
-        let product = extensions.product;
         let chip_fits = match &extensions.hwid {
             Some(hwid) => {
                 let (id, rest) = self.chip_id.0.split_at(hwid.len().min(64));
@@ -60,10 +59,19 @@ impl Wanted {
             }
             None => true,
         };
+        chip_fits && self.fits_but_for_chip(certificate)
+    }
+
+    /// As [`Self::fits`], of any chip: all that can be told of a masked report's.
+    #[must_use]
+    pub fn fits_but_for_chip(&self, certificate: &Certificate) -> bool {
+        let Ok(extensions) = certificate.endorsement() else {
+            return false;
+        };
+        let product = extensions.product;
         extensions.signing_key() == self.signing_key
             && self.product.is_none_or(|wanted| wanted == product)
             && self.reported_tcb.decode(product) == extensions.tcb
-            && chip_fits
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fetch::Trust;
 use crate::formats::Bundle;
 use crate::report::{Report, SigningKey};
 use crate::source::{CertificateSource, Wanted};
+use crate::time::UnixTime;
 
 /// Certificates of the signing key
 #[derive(Debug, Args)]
@@ -49,12 +50,13 @@ pub(super) fn find(
     mut bundle: Bundle,
     args: &SourceArgs,
     want_crl: bool,
+    at: UnixTime,
 ) -> Result<Found, CliError> {
     for path in &args.certs {
         bundle.extend(input::certificates(path)?);
     }
     let mut notes = Vec::new();
-    let missing_leaf = !assemble::has_fitting_leaf(report, &bundle);
+    let missing_leaf = !assemble::has_fitting_leaf(report, &bundle, at);
     let missing_crl = want_crl && bundle.crls.is_empty();
     if missing_leaf || missing_crl {
         let sources = args.sources()?;
@@ -63,7 +65,7 @@ pub(super) fn find(
             // Before others: of equals the first one is chosen.
             bundle.certificates.splice(0..0, leaf);
         }
-        let product = assemble::chain(report, &bundle).and_then(|chain| chain.product());
+        let product = assemble::chain(report, &bundle, at).and_then(|chain| chain.product());
         if let (true, Some(product)) = (missing_crl, product.or(report.product())) {
             let key = report.key_info.signing_key().unwrap_or(SigningKey::Vcek);
             bundle.crls.extend(first(&sources, &mut notes, |source| {
@@ -72,7 +74,7 @@ pub(super) fn find(
         }
     }
     Ok(Found {
-        chain: assemble::chain(report, &bundle),
+        chain: assemble::chain(report, &bundle, at),
         notes,
     })
 }

@@ -59,8 +59,13 @@ pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
         Err(error) => return Err(refused(error)),
     };
     let report = evidence.report;
-    let Found { chain, notes } =
-        sources::find(&report, evidence.bundle, &args.sources, policy.require_crl)?;
+    let Found { chain, notes } = sources::find(
+        &report,
+        evidence.bundle,
+        &args.sources,
+        policy.require_crl,
+        at,
+    )?;
     let appraisal = appraise::appraise(&report, chain.as_ref(), &policy, at);
     write(args, &appraisal, &notes, out)
 }

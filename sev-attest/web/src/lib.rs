@@ -110,7 +110,7 @@ fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<(Value, Value), St
     let (appraisal, fields) = match report {
         Ok(mut evidence) => {
             evidence.bundle.extend(bundle);
-            let chain = assemble::chain(&evidence.report, &evidence.bundle);
+            let chain = assemble::chain(&evidence.report, &evidence.bundle, at);
             let product = chain.as_ref().and_then(|chain| chain.product());
             let fields = show::to_json(&show::report(&evidence.report, product));
             (
