@@ -270,9 +270,9 @@ fn fetch_one(
         What::Ca { of, out: to } => chain(fetcher, of.product, of.key.into(), to, out),
         What::Vlek { product, out: to } => {
             chain(fetcher, *product, SigningKey::Vlek, to, out)?;
-            eprintln!(
-                "sev-attest: these are the certificates above VLEKs; a VLEK itself comes from the \
-                 cloud provider or in the guest's extended report"
+            super::say(
+                "these are the certificates above VLEKs; a VLEK itself comes from the cloud \
+                 provider or in the guest's extended report",
             );
             Ok(())
         }

@@ -82,7 +82,7 @@ fn write(
         format!("{value:#}\n")
     } else {
         for note in notes {
-            eprintln!("sev-attest: {}", crate::show::plain(note));
+            super::say(&crate::show::plain(note));
         }
         match columns() {
             Some(columns) => appraisal.to_text_within(columns),

@@ -337,6 +337,21 @@ fn revocation_lists() {
 }
 
 #[test]
+fn a_full_standard_error_changes_no_exit_status() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    for (args, expected) in [
+        (&["verify", "nowhere"][..], 2),
+        (&["fetch", "vcek", "nowhere"], 2),
+        (&["verify", "report.bin", "--max-wait", "0"], 3),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let output = place.command(args).stderr(full.unwrap()).output().unwrap();
+        status(&output, expected);
+    }
+}
+
+#[test]
 fn standard_input_and_extended_reports() {
     let place = Place::new();
     let case = place.simulated(ReportSpec::new(Product::Genoa).with_vlek());
