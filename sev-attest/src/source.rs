@@ -6,6 +6,7 @@ use crate::cert::{Certificate, Crl};
 use crate::product::Product;
 use crate::report::{ChipId, Report, SigningKey};
 use crate::tcb::TcbWord;
+use crate::time::UnixTime;
 
 /// The leaf certificate that a report needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,17 +84,23 @@ pub trait CertificateSource {
     /// Name in messages, as `cache` or a URL.
     fn name(&self) -> String;
 
-    /// The leaf certificate, or `None` where this source has none.
+    /// The leaf certificate, one that is valid `at` that time before others, or `None` where this
+    /// source has none.
     ///
     /// # Errors
     /// Where the source could not answer.
-    fn leaf(&self, wanted: &Wanted) -> Result<Option<Certificate>, SourceError>;
+    fn leaf(&self, wanted: &Wanted, at: UnixTime) -> Result<Option<Certificate>, SourceError>;
 
     /// The revocation list of a product's ARK, or `None` where this source has none.
     ///
     /// # Errors
     /// Where the source could not answer.
     fn crl(&self, product: Product, key: SigningKey) -> Result<Option<Crl>, SourceError>;
+
+    /// What went wrong on the way to the answers so far, and did not keep them back.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A source that could not answer.

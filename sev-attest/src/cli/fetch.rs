@@ -322,7 +322,7 @@ fn fetch_one(
                 };
                 by_chip(product, hwid, tcb)?
             };
-            let found = fetcher.leaf(&wanted)?.ok_or(FetchError::NoSuchKey)?;
+            let found = fetcher.leaf(&wanted, now)?.ok_or(FetchError::NoSuchKey)?;
             let der = found.document.der();
             deliver(
                 &found.origin,

@@ -31,7 +31,7 @@ pub struct SourceArgs {
 impl SourceArgs {
     /// Sources to ask for what the report's own certificates and `--certs` don't have, nearest first.
     fn sources(&self) -> Result<Vec<Box<dyn CertificateSource>>, CliError> {
-        let fetcher = self.service.fetcher(Trust::Amd, self.offline)?;
+        let fetcher = self.service.fetcher(Trust::Amd, self.offline)?.forgiving();
         Ok(vec![Box::new(fetcher)])
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn find(
     if missing_leaf || missing_crl {
         let sources = args.sources()?;
         if let (true, Some(wanted)) = (missing_leaf, Wanted::of(report)) {
-            let leaf = first(&sources, &mut notes, |source| source.leaf(&wanted));
+            let leaf = first(&sources, &mut notes, |source| source.leaf(&wanted, at));
             // Before others: of equals the first one is chosen.
             bundle.certificates.splice(0..0, leaf);
         }
@@ -72,6 +72,7 @@ pub(super) fn find(
                 source.crl(product, key)
             }));
         }
+        notes.extend(sources.iter().flat_map(|source| source.notes()));
     }
     Ok(Found {
         chain: assemble::chain(report, &bundle, at),

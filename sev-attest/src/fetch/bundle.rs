@@ -43,7 +43,7 @@ pub fn bundle(
     let leaf = match leaf {
         Some(leaf) => leaf,
         None if key == SigningKey::Vlek => return Err(FetchError::VlekNotPublic),
-        None => match fetcher.leaf(&wanted)? {
+        None => match fetcher.leaf(&wanted, now)? {
             Some(found) => found.document,
             None => return Err(FetchError::NoSuchKey),
         },

@@ -276,3 +276,38 @@ fn verify_asks_cache_then_service_unless_offline() {
     assert_eq!(status, 0, "{said}");
     assert_eq!(server.requests()[1..], ["/vcek/v1/Milan/crl"]);
 }
+
+/// What was fetched and verified serves, whether or not it can be kept.
+#[test]
+fn verify_does_without_a_cache_that_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = report(directory.path());
+    let file = directory.path().join("file");
+    fs::write(&file, "no directory").unwrap();
+    let server = Server::start(vec![], kds);
+    let verify = |cache: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_sev-attest"))
+            .args(["verify", &report, "--kds-url", &server.url, "--require-crl"])
+            .args(["--max-wait", "1", "--at", "2026-08-18T00:00:00Z"])
+            .arg("--cache-dir")
+            .arg(cache)
+            .output()
+            .unwrap()
+    };
+    let output = verify(&file);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(file.to_str().unwrap()));
+    // what can't be read there is as absent
+    let cache = directory.path().join("cache");
+    verify(&cache);
+    for kept in files(&cache) {
+        fs::remove_file(&kept).unwrap();
+        fs::create_dir(&kept).unwrap();
+    }
+    let output = verify(&cache);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(cache.to_str().unwrap()));
+    // `fetch` is asked to keep it, and says that it can't
+    let output = sev_attest(&file, &server.url, &["ca", "--product", "milan"]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -7,6 +7,7 @@ use sev_attest::cert::Crl;
 use sev_attest::fetch::{FetchError, Origin, Trust, bundle};
 use sev_attest::product::Product;
 use sev_attest::report::{Report, SigningKey};
+use sev_attest::source::CertificateSource;
 use sev_attest::time::UnixTime;
 
 use crate::server::{Reply, Server};
@@ -32,16 +33,43 @@ fn once_fetched_it_serves_from_the_cache() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], kds);
     let fetcher = fetcher(&server.url, directory.path());
-    let first = fetcher.leaf(&wanted(&report)).unwrap().unwrap();
+    let first = fetcher.leaf(&wanted(&report), crl_day()).unwrap().unwrap();
     assert!(matches!(first.origin, Origin::Service(_)));
-    let second = fetcher.leaf(&wanted(&report)).unwrap().unwrap();
+    let second = fetcher.leaf(&wanted(&report), crl_day()).unwrap().unwrap();
     assert_eq!(second.document.der(), vcek);
     assert_eq!(server.requests().len(), 1);
-    let third = offline(directory.path()).leaf(&wanted(&report)).unwrap();
+    let third = offline(directory.path())
+        .leaf(&wanted(&report), crl_day())
+        .unwrap();
     let Origin::Cache(path) = third.unwrap().origin else {
         panic!("not from the cache")
     };
     assert_eq!(fs::read(path).unwrap(), vcek);
+}
+
+#[test]
+fn a_kept_certificate_that_ran_out_serves_only_without_a_better_one() {
+    let (report, vcek) = milan();
+    let directory = tempfile::tempdir().unwrap();
+    let late = UnixTime::from_rfc3339("2060-01-01T00:00:00Z").unwrap();
+    let server = Server::start(vec![], kds);
+    let fetcher = fetcher(&server.url, directory.path());
+    fetcher.leaf(&wanted(&report), crl_day()).unwrap();
+    let found = fetcher.leaf(&wanted(&report), late).unwrap().unwrap();
+    assert!(matches!(found.origin, Origin::Service(_)));
+    assert_eq!(server.requests().len(), 2);
+    let kept = offline(directory.path()).leaf(&wanted(&report), late);
+    assert_eq!(kept.unwrap().unwrap().document.der(), vcek);
+    let gone = Server::start(vec![], |_| Reply::status(404));
+    let fetcher = crate::support::fetcher(&gone.url, directory.path());
+    let kept = fetcher.leaf(&wanted(&report), late).unwrap().unwrap();
+    assert!(matches!(kept.origin, Origin::Cache(_)));
+    let failing = Server::start(vec![], |_| Reply::status(400));
+    let fetcher = crate::support::fetcher(&failing.url, directory.path());
+    fetcher.leaf(&wanted(&report), late).unwrap_err();
+    let fetcher = fetcher.forgiving();
+    assert!(fetcher.leaf(&wanted(&report), late).unwrap().is_some());
+    assert_eq!(CertificateSource::notes(&fetcher).len(), 1);
 }
 
 #[test]
@@ -50,7 +78,7 @@ fn the_request_is_the_services() {
     let server = Server::start(vec![], kds);
     let directory = tempfile::tempdir().unwrap();
     fetcher(&server.url, directory.path())
-        .leaf(&wanted(&report))
+        .leaf(&wanted(&report), crl_day())
         .unwrap();
     let chip = hex::encode(report.chip_id.0);
     let tcb = report.reported_tcb.0.to_le_bytes();
@@ -67,7 +95,7 @@ fn a_damaged_cache_is_as_none() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], kds);
     let fetcher = fetcher(&server.url, directory.path());
-    fetcher.leaf(&wanted(&report)).unwrap();
+    fetcher.leaf(&wanted(&report), crl_day()).unwrap();
     let [path] = &files(directory.path())[..] else {
         panic!("one file expected")
     };
@@ -80,11 +108,11 @@ fn a_damaged_cache_is_as_none() {
         fs::write(path, &poison).unwrap();
         assert!(
             offline(directory.path())
-                .leaf(&wanted(&report))
+                .leaf(&wanted(&report), crl_day())
                 .unwrap()
                 .is_none()
         );
-        let again = fetcher.leaf(&wanted(&report)).unwrap().unwrap();
+        let again = fetcher.leaf(&wanted(&report), crl_day()).unwrap().unwrap();
         assert!(matches!(again.origin, Origin::Service(_)));
         assert_eq!(fs::read(path).unwrap(), vcek);
     }
@@ -273,7 +301,7 @@ fn vleks_are_said_not_to_be_public() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], kds);
     let fetcher = fetcher(&server.url, directory.path());
-    assert!(fetcher.leaf(&wanted(&report)).unwrap().is_none());
+    assert!(fetcher.leaf(&wanted(&report), crl_day()).unwrap().is_none());
     let error = bundle(&fetcher, &report, &[], directory.path(), crl_day()).unwrap_err();
     assert!(matches!(error, FetchError::VlekNotPublic), "{error}");
     assert!(server.requests().is_empty(), "{CRL_DAY}");
