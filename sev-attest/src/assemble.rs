@@ -29,6 +29,39 @@ pub fn chain(report: &Report, bundle: &Bundle, at: UnixTime) -> Option<Chain> {
     })
 }
 
+/// As [`chain`], from what came with the report (`own`) and what the verifier has (`given`).
+///
+/// Where a revocation list is required, one that came with the report is no answer to that: whoever
+/// is judged by it chose it, and may have kept an old one. It is looked at only where it is newer than
+/// a signed and current one of `given`.
+#[must_use]
+pub fn chain_beside(
+    report: &Report,
+    own: &Bundle,
+    given: &Bundle,
+    require_crl: bool,
+    at: UnixTime,
+) -> Option<Chain> {
+    let mut all = own.clone();
+    all.extend(given.clone());
+    if !require_crl {
+        return chain(report, &all, at);
+    }
+    let own_crls = std::mem::replace(&mut all.crls, given.crls.clone());
+    let chain = chain(report, &all, at)?;
+    let answered = chain
+        .crl()
+        .is_some_and(|(crl, signed)| signed && crl.is_current_at(at));
+    if answered {
+        all.crls.extend(own_crls);
+        if let Some(newest) = crl(&chain, &all) {
+            let newest = newest.clone();
+            return Some(chain.with_crl(newest));
+        }
+    }
+    Some(chain)
+}
+
 /// Whether `bundle` has a leaf for `report` that no source could better: its extensions are those
 /// that the report needs, its issuer signed it, and it is valid `at` that time.
 #[must_use]

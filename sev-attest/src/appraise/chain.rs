@@ -168,7 +168,7 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
         findings.push(if policy.require_crl {
             finding.required("a revocation list is required, and none could be had")
         } else {
-            finding.skipped("no revocation list was given")
+            finding.skipped("no revocation list of this chain's ARK was given")
         });
         return;
     };
@@ -179,7 +179,10 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
         named && crl.lists(certificate)
     });
     let found = format!("of {}, {} entries", crl.this_update(), crl.revoked().len());
-    let fault = if !signed {
+    let fault = if !crl.is_issued_in_name_of(ark) {
+        let issuer = crl.issuer();
+        Some(format!("it is of {issuer} and says nothing of this chain"))
+    } else if !signed {
         Some("its signature is not the ARK's".to_owned())
     } else if ark.may_sign_crls() == Some(false) {
         Some("the ARK may not sign revocation lists".to_owned())
@@ -193,9 +196,7 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
             role => format!("the {role} is revoked"),
         })
     } else {
-        // A list newer than the time of the check knows more, not less.
-        let expired = crl.next_update().is_some_and(|next| next < at);
-        expired.then(|| "it is out of date".to_owned())
+        (!crl.is_current_at(at)).then(|| "it is out of date".to_owned())
     };
     findings.push(match fault {
         None => finding.ok(found),

@@ -129,7 +129,8 @@ pub struct ExpectArgs {
     /// Greatest age of the VCEK or VLEK, in days
     #[arg(long, value_name = "DAYS")]
     max_certificate_age: Option<u32>,
-    /// Don't decide without a current revocation list
+    /// Don't decide without a current revocation list: from --certs, the cache or the network, not
+    /// from the report's own certificates
     #[arg(long)]
     require_crl: bool,
     /// Accept a root that is not AMD's, for simulations; the verdict says so

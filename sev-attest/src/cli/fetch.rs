@@ -235,8 +235,14 @@ pub fn run(args: &FetchArgs, out: &mut impl Write) -> Result<(), FetchCommandErr
         (Some(what), ..) => fetch_one(what, &fetcher, now, out),
         (None, Some(directory), Some(report)) => {
             let mut evidence = read_report(report)?;
+            let mut notes = Vec::new();
             for path in &args.certificate {
-                evidence.bundle.extend(input::certificates(path)?);
+                evidence
+                    .bundle
+                    .extend(input::certificates(path, &mut notes)?);
+            }
+            for note in &notes {
+                super::say(&crate::show::plain(note));
             }
             let at_hand = &evidence.bundle.certificates;
             let made = fetch::bundle(&fetcher, &evidence.report, at_hand, directory, now)?;
@@ -409,7 +415,7 @@ fn deliver(
 /// # Errors
 /// When the file can't be read or has no self-issued certificate in it.
 fn foreign_root(path: &Path) -> Result<Trust, FetchCommandError> {
-    let bundle = input::certificates(path)?;
+    let bundle = input::certificates(path, &mut Vec::new())?;
     let (mut arks, intermediates): (Vec<_>, Vec<_>) = bundle
         .certificates
         .into_iter()

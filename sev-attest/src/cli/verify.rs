@@ -61,7 +61,7 @@ pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
     let report = evidence.report;
     let Found { chain, notes } = sources::find(
         &report,
-        evidence.bundle,
+        &evidence.bundle,
         &args.sources,
         policy.require_crl,
         at,

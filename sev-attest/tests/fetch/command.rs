@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use sev_attest::product::Product;
+use sev_attest_issuer::{CrlSpec, RsaKey};
+
 use crate::server::{Reply, Server};
 use crate::support::{GENOA_CHAIN, MILAN_CHAIN, MILAN_CRL, MILAN_VLEK_CHAIN, files, milan, vector};
 
@@ -275,6 +278,37 @@ fn verify_asks_cache_then_service_unless_offline() {
     let (status, said) = verify(&server.url, &["--require-crl"]);
     assert_eq!(status, 0, "{said}");
     assert_eq!(server.requests()[1..], ["/vcek/v1/Milan/crl"]);
+}
+
+/// A list at hand, of whatever issuer, may be an old one: the sources are asked all the same.
+#[test]
+fn a_required_list_is_always_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = report(directory.path());
+    let vcek = directory.path().join("vcek.der");
+    fs::write(&vcek, milan().1).unwrap();
+    let certs = directory.path().join("certs");
+    fs::create_dir(&certs).unwrap();
+    let other = CrlSpec::new(Product::Genoa).sign(&RsaKey::ark());
+    let old = CrlSpec::new(Product::Milan).sign(&RsaKey::ark());
+    for (name, list) in [("a", other), ("b", old), ("c", MILAN_CRL.to_vec())] {
+        fs::write(certs.join("crl.der"), list).unwrap();
+        let server = Server::start(vec![], kds);
+        let output = Command::new(env!("CARGO_BIN_EXE_sev-attest"))
+            .args(["verify", &report, "--kds-url", &server.url, "--require-crl"])
+            .args(["--max-wait", "1", "--at", "2026-08-18T00:00:00Z"])
+            .arg("--certs")
+            .arg(&vcek)
+            .arg("--certs")
+            .arg(&certs)
+            .arg("--cache-dir")
+            .arg(directory.path().join(name))
+            .output()
+            .unwrap();
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(server.requests(), ["/vcek/v1/Milan/crl"], "{name}");
+    }
 }
 
 /// What was fetched and verified serves, whether or not it can be kept.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sev_attest::product::Product;
 use sev_attest_issuer::certificate::{CertSpec, CrlSpec, amd};
 use sev_attest_issuer::der::ia5;
-use sev_attest_issuer::table::{ASK, VLEK, table};
+use sev_attest_issuer::table::{ASK, CRL, VLEK, table};
 use sev_attest_issuer::{Issuer, ReportSpec, RsaKey};
 
 use crate::support::{Case, REAL, path};
@@ -334,6 +334,84 @@ fn revocation_lists() {
     list.revoked = vec![vec![9, 0, 1]];
     place.write("certs/crl.der", list.sign(&RsaKey::ark()));
     status(&place.verify(&[]), 1);
+}
+
+/// A host could keep a list from before a revocation and hand it out with the report.
+#[test]
+fn a_required_list_is_not_the_reports_own() {
+    let place = Place::new();
+    let case = place.simulated(ReportSpec::new(Product::Milan));
+    let mut list = CrlSpec::new(Product::Milan);
+    let own = list.sign(&RsaKey::ark());
+    let extended = |crl: &[u8]| [&case.bytes()[..], &table(&[(CRL, crl)])].concat();
+    place.write("report.bin", extended(&own));
+    let output = place.verify(&[]);
+    status(&output, 0);
+    assert!(text(&output).contains("ok           chain.revocation"));
+    let output = place.verify(&["--require-crl"]);
+    status(&output, 3);
+    assert!(errors(&output).contains("came with the report does not count"));
+    // Nor in a directory where the report happens to lie.
+    place.write("certs/report.bin", extended(&own));
+    status(&place.verify(&["--require-crl"]), 3);
+    place.write("crl.der", &own);
+    status(&place.verify(&["--require-crl", "--certs", "crl.der"]), 0);
+    // One of ours that has run out is not made current by the host's.
+    list.next_update = Some("250601000000Z".to_owned());
+    place.write("crl.der", list.sign(&RsaKey::ark()));
+    let output = place.verify(&["--require-crl", "--certs", "crl.der"]);
+    status(&output, 1);
+    assert!(text(&output).contains("out of date"), "{}", text(&output));
+    // But a newer one of the host's counts beside a current one.
+    place.write("crl.der", &own);
+    let mut newer = CrlSpec::new(Product::Milan);
+    newer.this_update = "260101000000Z".to_owned();
+    newer.revoked = vec![vec![9, 0, 1]];
+    place.write("report.bin", extended(&newer.sign(&RsaKey::ark())));
+    status(&place.verify(&["--require-crl", "--certs", "crl.der"]), 1);
+}
+
+/// A list that was named and can't be used is no list that was not given.
+#[test]
+fn unusable_revocation_lists_are_told() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    let other = CrlSpec::new(Product::Genoa).sign(&RsaKey::ark());
+    place.write("genoa.der", &other);
+    for more in [&[][..], &["--require-crl"]] {
+        let output = place.verify(&[&["--certs", "genoa.der"][..], more].concat());
+        status(&output, 1);
+        assert!(
+            text(&output).contains("says nothing of this chain"),
+            "{}",
+            text(&output)
+        );
+        assert!(errors(&output).contains("CN=ARK-Genoa"));
+    }
+    // A directory may hold lists of many issuers.
+    place.write("certs/genoa.der", &other);
+    let output = place.verify(&[]);
+    status(&output, 0);
+    assert!(text(&output).contains("no revocation list of this chain's ARK was given"));
+    assert_eq!(errors(&output), "");
+    let list = CrlSpec::new(Product::Milan).sign(&RsaKey::ark());
+    place.write("certs/crl.der", &list[..list.len() - 1]);
+    place.write(
+        "certs/crl.pem",
+        "-----BEGIN X509 CRL-----\n?\n-----END X509 CRL-----\n",
+    );
+    let said = errors(&place.verify(&[]));
+    for name in ["crl.der", "crl.pem"] {
+        assert!(
+            said.contains("passed over: ") && said.contains(name),
+            "{said}"
+        );
+    }
+    place.write("crl.der", list);
+    status(
+        &place.verify(&["--certs", "genoa.der", "--certs", "crl.der"]),
+        0,
+    );
 }
 
 #[test]
