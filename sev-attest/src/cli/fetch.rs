@@ -404,7 +404,7 @@ fn deliver(
         Some(path) if path.as_os_str() == "-" => {
             return write(out, bytes);
         }
-        Some(path) => fetch::write_atomically(path, bytes)?,
+        Some(path) => fetch::write_named(path, bytes)?,
         None => {}
     }
     write(out, format!("{origin}\n").as_bytes())

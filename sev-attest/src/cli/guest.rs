@@ -193,7 +193,7 @@ pub fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCommandErr
             if args.out.as_os_str() == "-" {
                 out.write_all(&bytes).map_err(CliError::Output)?;
             } else {
-                fetch::write_atomically(&args.out, &bytes)
+                fetch::write_named(&args.out, &bytes)
                     .map_err(|error| CliError::Usage(error.to_string()))?;
             }
         }

@@ -95,6 +95,19 @@ fn each_kind() {
 }
 
 #[test]
+fn a_link_named_as_output_is_written_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(vec![], kds);
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let name = link.to_str().unwrap();
+    let args = ["crl", "--product", "milan", "-o", name];
+    let output = sev_attest(directory.path(), &server.url, &args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/null"));
+}
+
+#[test]
 fn by_chip_and_tcb() {
     let (report, vcek) = milan();
     let directory = tempfile::tempdir().unwrap();
