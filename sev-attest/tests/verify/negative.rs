@@ -553,6 +553,11 @@ fn format_rows() -> Vec<Row> {
             format,
         ),
         (
+            "signed by a VCEK that is masked",
+            report(Milan, |r| r.key_info = 1 << 1),
+            &["report.format"],
+        ),
+        (
             "reserved bit of the key info",
             report(Milan, |r| r.key_info = 1 << 5),
             format,
@@ -1312,6 +1317,7 @@ fn unbent_it_is_genuine() {
     let mut hidden = vlek(|_| {});
     hidden.spec.chip_id = [0; 64];
     hidden.genuine("VLEK without chip id");
+    report(Milan, |r| r.key_info = 1 << 2 | 1 << 1).genuine("VLEK where the chip's key is masked");
     let mut provisional = report(Milan, |r| r.current_version.build = 41);
     provisional.policy.firmware.allow_provisional = true;
     provisional.genuine("provisional firmware, allowed");
