@@ -46,7 +46,7 @@ struct ReportArgs {
     /// The verifier's nonce in hex, which the report carries with zeros after it
     #[arg(long, value_name = "HEX", value_parser = nonce, group = "data")]
     nonce: Option<HexBytes<64>>,
-    /// Ask at this VMPL [default: the kernel's own]
+    /// Ask at this VMPL [default: by configfs the kernel's own, by the device 0]
     #[arg(long, value_name = "0-3", value_parser = vmpl)]
     vmpl: Option<Vmpl>,
     /// With the certificates that the host holds for guests
