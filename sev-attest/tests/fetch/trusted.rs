@@ -3,17 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use sev_attest::cert::Crl;
-use sev_attest::fetch::{FetchError, Origin, Trust, bundle};
+use sev_attest::cert::{Certificate, Crl};
+use sev_attest::fetch::{FetchError, Fetcher, ForeignRoot, Origin, Trust, bundle, pem};
 use sev_attest::product::Product;
 use sev_attest::report::{Report, SigningKey};
 use sev_attest::source::CertificateSource;
 use sev_attest::time::UnixTime;
+use sev_attest_issuer::{CertSpec, CrlSpec, Issuer, LeafKey, ReportSpec, RsaKey};
 
 use crate::server::{Reply, Server};
 use crate::support::{
-    CRL_DAY, GENOA_CHAIN, MILAN_CHAIN, MILAN_CRL, MILAN_VLEK_CHAIN, crl_day, fetcher, files, milan,
-    offline, parse, vector, wanted,
+    CRL_DAY, GENOA_CHAIN, MILAN_CHAIN, MILAN_CRL, MILAN_VLEK_CHAIN, client, crl_day, fetcher,
+    files, milan, offline, parse, vector, wanted,
 };
 
 /// The service as it should be, for Milan.
@@ -255,6 +256,59 @@ fn a_bundle_has_all_that_the_report_needs() {
     let at_hand = [parse(&vector("coco-milan-vcek.der")), parse(&vcek)];
     bundle(&fetcher, &report, &at_hand, &again, crl_day()).unwrap();
     assert_eq!(server.requests().len(), before);
+}
+
+/// What is at hand serves a masked report whose key it is, and one that ran out where no other is.
+#[test]
+fn a_bundle_takes_the_right_certificate_at_hand() {
+    let issuer = Issuer::new(Product::Milan);
+    let spec = ReportSpec::new(Product::Milan);
+    let vcek = |chip: u8, key: &LeafKey, not_after: &str| {
+        let mut spec = spec.clone();
+        spec.chip_id[0] = chip;
+        let mut certificate = CertSpec::vcek(&spec, key);
+        certificate.not_after = not_after.to_owned();
+        parse(&certificate.sign(&RsaKey::ask()))
+    };
+    let (key, other) = (LeafKey::default(), LeafKey::new(3));
+    let chip = spec.chip_id[0];
+    let [good, of_another, old] = [
+        vcek(chip, &key, "450101000000Z"),
+        vcek(1, &other, "450101000000Z"),
+        vcek(chip, &key, "260101000000Z"),
+    ];
+    let root = ForeignRoot {
+        ark: parse(&issuer.ark),
+        intermediates: vec![parse(&issuer.ask)],
+    };
+    let served = good.der().to_vec();
+    let chain = pem("CERTIFICATE", &issuer.ask) + &pem("CERTIFICATE", &issuer.ark);
+    let crl = CrlSpec::new(Product::Milan).sign(&RsaKey::ark());
+    let server = |has_vcek: bool| {
+        let (served, chain, crl) = (served.clone(), chain.clone(), crl.clone());
+        Server::start(vec![], move |path| match path {
+            "/vcek/v1/Milan/cert_chain" => Reply::Ok(chain.clone().into()),
+            "/vcek/v1/Milan/crl" => Reply::Ok(crl.clone()),
+            _ if has_vcek => Reply::Ok(served.clone()),
+            _ => Reply::status(404),
+        })
+    };
+    let target = tempfile::tempdir().unwrap();
+    let bundled = |url: &str, spec: &ReportSpec, at_hand: &[Certificate]| {
+        let trust = Trust::Foreign(Box::new(root.clone()));
+        let fetcher = Fetcher::new(trust, None, Some(client(url)));
+        let report = Report::parse(&key.sign_report(spec.to_bytes())).unwrap();
+        bundle(&fetcher, &report, at_hand, target.path(), crl_day()).unwrap();
+        parse(&fs::read(target.path().join("vcek.der")).unwrap())
+    };
+    let (with, without) = (server(true), server(false));
+    let mut masked = spec.clone();
+    masked.chip_id = [0; 64];
+    let at_hand = [of_another, old.clone(), good.clone()];
+    assert_eq!(bundled(&without.url, &masked, &at_hand), good);
+    assert_eq!(bundled(&without.url, &spec, &at_hand), good);
+    assert_eq!(bundled(&with.url, &spec, &at_hand[..2]), good);
+    assert_eq!(bundled(&without.url, &spec, &at_hand[..2]), old);
 }
 
 #[test]
