@@ -90,6 +90,17 @@ fn busy_for_too_long() {
 }
 
 #[test]
+fn waits_for_several_documents_add_up() {
+    // the second product is asked for after the first is not known
+    let script = vec![Reply::busy("2"), Reply::status(404), Reply::busy("2")];
+    let error = fails(script, 3);
+    assert!(
+        matches!(error, FetchError::AskedToWait { seconds: 2, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn server_errors() {
     for code in [500, 502, 503, 504] {
         succeeds(vec![Reply::status(code), Reply::status(code)], 3);
