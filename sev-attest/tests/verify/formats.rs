@@ -277,6 +277,43 @@ fn json_of_other_tools() {
     }
 }
 
+/// What can be read in two ways is not read; what comes along, at whatever level, is.
+#[test]
+fn json_that_is_ambiguous() {
+    let case = Case::new(Product::Turin);
+    let text = STANDARD.encode(case.bytes());
+    let other = STANDARD.encode(data("az-genoa-report.bin"));
+    for (json, expected) in [
+        (
+            format!(r#"{{"report": "{other}", "report": "{text}"}}"#),
+            "\"report\" is there twice",
+        ),
+        (
+            format!(r#"{{"x": [{{"a": 1, "a": 1}}], "report": "{text}"}}"#),
+            "\"a\" is there twice",
+        ),
+        (
+            json!({"evidence": {"report": text}, "data": {"snp": {"report": other}}}).to_string(),
+            "both \"evidence\" and \"data\"",
+        ),
+        (
+            json!({"report": text, "attestation": {"report": other}}).to_string(),
+            "both \"report\" and \"attestation\"",
+        ),
+    ] {
+        let error = read_report(json.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let leaf = STANDARD.encode(&case.leaf.der);
+    for value in [
+        json!({"evidence": {"report": text}, "vcek": leaf, "data": {"other": 1}}),
+        json!({"report": {"report": text}, "vcek": leaf}),
+    ] {
+        let evidence = form(value.to_string().as_bytes(), Form::Json);
+        assert_eq!(evidence.bundle.certificates.len(), 1);
+    }
+}
+
 /// The report field by field, as the `sev` crate serialises it and trustee hands it around.
 #[test]
 fn json_field_by_field() {
