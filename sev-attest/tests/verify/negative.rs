@@ -875,7 +875,23 @@ fn constraint_rows() -> Vec<Row> {
         spec.extensions
             .push(Extension::new("1.2.3.4", true, vec![5, 0]));
     };
+    let critical_of_amd = |id: &'static str| {
+        move |spec: &mut CertSpec| {
+            let oid = format!("1.3.6.1.4.1.3704.1{id}");
+            spec.extensions.push(Extension::new(&oid, true, vec![5, 0]));
+        }
+    };
     vec![
+        (
+            "VCEK with a critical extension of AMD's that is not known",
+            vcek(Milan, critical_of_amd(".6")),
+            &["leaf.constraints"],
+        ),
+        (
+            "VCEK with a critical extension of another arc of AMD's",
+            vcek(Milan, critical_of_amd("0.1")),
+            &["leaf.constraints"],
+        ),
         (
             "ASK without basic constraints",
             ask(without("2.5.29.19")),
