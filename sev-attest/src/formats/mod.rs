@@ -199,7 +199,8 @@ pub fn read(bytes: &[u8]) -> Result<Input, FormatError> {
 }
 
 fn read_binary(bytes: &[u8]) -> Result<Input, FormatError> {
-    if bytes.first() == Some(&0x30) {
+    // No certificate is so short that its length is zero; a report of version 0x30 begins so.
+    if bytes.first() == Some(&0x30) && !bytes.starts_with(&[0x30, 0, 0, 0]) {
         return read_der(bytes).map(Input::Certificates);
     }
     if table::looks_like(bytes) {

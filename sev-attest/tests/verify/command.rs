@@ -154,7 +154,10 @@ fn exit_statuses() {
     place.write("long.bin", [&good[..], &[1]].concat());
     let mut unknown = good.clone();
     unknown[0] = 9;
-    place.write("unknown.bin", unknown);
+    place.write("unknown.bin", &unknown);
+    // It begins as DER does.
+    unknown[0] = 0x30;
+    place.write("version-48.bin", unknown);
     place.write("bad.toml", "measurment = \"00\"\n");
     let measurement = "3e".repeat(48);
     let other = "3f".repeat(48);
@@ -177,6 +180,11 @@ fn exit_statuses() {
         ),
         (
             vec!["verify", "unknown.bin", "--offline"],
+            1,
+            "report.version",
+        ),
+        (
+            vec!["verify", "version-48.bin", "--offline"],
             1,
             "report.version",
         ),
