@@ -155,7 +155,14 @@ fn age(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixTime) {
             if age <= max {
                 finding.ok(days(age.as_secs()))
             } else {
-                finding.failed(days(age.as_secs()))
+                // Of the same number of days it is older by hours.
+                let whole = days(age.as_secs());
+                let same = whole == days(max.as_secs());
+                finding.failed(if same {
+                    format!("more than {whole}")
+                } else {
+                    whole
+                })
             }
         }
     });

@@ -310,6 +310,20 @@ fn expectations_by_flag() {
         status(&place.verify(&[flag, good]), 0);
         status(&place.verify(&[flag, bad]), 1);
     }
+    // A day has hours.
+    let at = |time| {
+        let args = ["verify", "report.bin", "--certs", "certs", "--offline"];
+        let more = ["--allow-foreign-root", "--max-certificate-age", "516"];
+        place.run(&[&args[..], &more, &["--at", time]].concat())
+    };
+    status(&at(AT), 0);
+    let output = at("2026-06-01T01:00:00Z");
+    status(&output, 1);
+    let said = text(&output);
+    assert!(
+        said.contains("more than 516 days (expected at most 516 days)"),
+        "{said}"
+    );
 }
 
 #[test]
