@@ -6,6 +6,26 @@ use crate::chain::{Chain, Root};
 use crate::policy::Policy;
 use crate::time::UnixTime;
 
+/// All checks of this module, for where there is nothing to check.
+pub(super) const CHECKS: [(&str, &str); 13] = [
+    ("chain.root", "root key"),
+    ("chain.names", "names and kinds of the certificates"),
+    ("ark.signature", "signature of the ARK by itself"),
+    ("ask.signature", "signature of the ASK or ASVK by the ARK"),
+    (
+        "leaf.signature",
+        "signature of the VCEK or VLEK by the ASK or ASVK",
+    ),
+    ("ark.constraints", "ARK may sign"),
+    ("ask.constraints", "ASK or ASVK may sign"),
+    ("leaf.constraints", "VCEK or VLEK signs reports only"),
+    ("ark.validity", "validity of the ARK"),
+    ("ask.validity", "validity of the ASK or ASVK"),
+    ("leaf.validity", "validity of the VCEK or VLEK"),
+    ("leaf.age", "age of the VCEK or VLEK"),
+    ("chain.revocation", "revocation list"),
+];
+
 pub(super) fn check(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixTime) {
     root(findings, chain, policy);
     names(findings, chain);

@@ -1313,6 +1313,39 @@ fn each_is_refused_for_what_it_breaks() {
 }
 
 /// The same evidence unbent, so that each case above is refused for nothing else.
+/// The same checks are listed with a chain, without one, and with a leaf that can't be read.
+#[test]
+fn every_check_is_listed() {
+    use sev_attest::appraise::{Appraisal, appraise};
+    let listed = |appraisal: &Appraisal| {
+        let findings = appraisal.findings.iter();
+        let mut listed: Vec<_> = findings
+            .filter(|finding| finding.id != "chain")
+            .map(|finding| (finding.id, finding.what))
+            .collect();
+        listed.sort_unstable();
+        listed
+    };
+    for product in Product::ALL {
+        for spec in [
+            ReportSpec::new(product),
+            ReportSpec::new(product).with_vlek(),
+        ] {
+            let mut case = Case::of(spec);
+            let all = listed(&case.appraise());
+            let report = Report::parse(&case.bytes()).unwrap();
+            let without = appraise(&report, None, &case.policy, case.at);
+            assert_eq!(listed(&without), all);
+            assert_eq!(without.verdict(), "UNDECIDED: chain");
+            let mut bare = CertSpec::vcek(&case.spec, &case.leaf.key);
+            bare.extensions.clear();
+            case.leaf.der = bare.sign(&RsaKey::ask());
+            assert_eq!(listed(&case.appraise()), all);
+            assert_eq!(all.iter().filter(|(id, _)| *id == "leaf.csp_id").count(), 1);
+        }
+    }
+}
+
 #[test]
 fn unbent_it_is_genuine() {
     for product in Product::ALL {
