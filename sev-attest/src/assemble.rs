@@ -7,7 +7,7 @@
 //! The certificates may be an attacker's, and each signature costs time. No link is verified twice,
 //! and what does not hold by itself is not combined with others.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::cert::{Certificate, Crl, Role};
 use crate::chain::{Chain, signed};
@@ -66,18 +66,21 @@ pub fn chain_beside(
 /// that the report needs, its issuer signed it, and it is valid `at` that time.
 #[must_use]
 pub fn has_fitting_leaf(report: &Report, bundle: &Bundle, at: UnixTime) -> bool {
+    chain(report, bundle, at).is_some_and(|chain| leaf_fits(report, &chain, at))
+}
+
+/// As [`has_fitting_leaf`], of the chain that was chosen.
+pub(crate) fn leaf_fits(report: &Report, chain: &Chain, at: UnixTime) -> bool {
     let Some(wanted) = Wanted::of(report) else {
         return false;
     };
-    chain(report, bundle, at).is_some_and(|chain| {
-        let leaf = chain.leaf();
-        // A masked report's chip is told by its key alone.
-        let of_chip = wanted.fits(leaf)
-            || report.chip_id.is_zero()
-                && wanted.fits_but_for_chip(leaf)
-                && chain.leaf_signed_report(report);
-        of_chip && chain.leaf_is_signed() && leaf.is_valid_at(at)
-    })
+    let leaf = chain.leaf();
+    // A masked report's chip is told by its key alone.
+    let of_chip = wanted.fits(leaf)
+        || report.chip_id.is_zero()
+            && wanted.fits_but_for_chip(leaf)
+            && chain.leaf_signed_report(report);
+    of_chip && chain.leaf_is_signed() && leaf.is_valid_at(at)
 }
 
 /// The leaves that fit best, in the order given. Where none fits the report, the first one of the
@@ -124,7 +127,8 @@ fn leaves<'a>(report: &Report, bundle: &'a Bundle) -> Vec<&'a Certificate> {
     best
 }
 
-/// The best chain over one of `leaves`: all signed and valid, all signed, or the nearest to that.
+/// The best chain over one of `leaves`: all signed, under AMD's root before others, and valid before
+/// others; or the nearest to that.
 fn best(leaves: &[&Certificate], report: &Report, bundle: &Bundle, at: UnixTime) -> Option<Chain> {
     let built_in: Vec<_> = Product::ALL
         .into_iter()
@@ -175,15 +179,15 @@ fn best(leaves: &[&Certificate], report: &Report, bundle: &Bundle, at: UnixTime)
         let links = links.iter().filter(move |link| std::ptr::eq(link.0, above));
         links.map(move |&(_, ark)| [ark, above, leaf])
     });
-    let valid = |chain: &[&Certificate; 3]| chain.iter().all(|part| part.is_valid_at(at));
+    let rank = |chain: &[&Certificate; 3]| {
+        let valid = chain.iter().all(|part| part.is_valid_at(at));
+        (roots::product_of_root(chain[0]).is_some(), valid)
+    };
     // Of equals the first one.
     let whole: Vec<[&Certificate; 3]> = whole.collect();
-    if let Some([ark, above, leaf]) = whole.iter().find(|chain| valid(chain)).or(whole.first()) {
-        return Some(Chain::new(
-            (*ark).clone(),
-            (*above).clone(),
-            (*leaf).clone(),
-        ));
+    if let Some(&[ark, above, leaf]) = whole.iter().rev().max_by_key(|chain| rank(chain)) {
+        let [ark, above, leaf] = [ark, above, leaf].map(Certificate::clone);
+        return Some(Chain::of_signed(ark, above, leaf));
     }
     // What was given last before what is built in: it was meant for this report.
     if let Some((leaf, above)) = signing.last().or(named.last()) {
@@ -208,7 +212,7 @@ fn best(leaves: &[&Certificate], report: &Report, bundle: &Bundle, at: UnixTime)
 
 /// Each certificate once, where it comes first.
 fn distinct<'a>(certificates: impl Iterator<Item = &'a Certificate>) -> Vec<&'a Certificate> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     certificates
         .filter(|certificate| seen.insert(certificate.der()))
         .collect()
@@ -216,7 +220,7 @@ fn distinct<'a>(certificates: impl Iterator<Item = &'a Certificate>) -> Vec<&'a 
 
 /// The newest revocation list in the name of the chain's root; a signed one before others.
 fn crl<'a>(chain: &Chain, bundle: &'a Bundle) -> Option<&'a Crl> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let named = bundle
         .crls
         .iter()

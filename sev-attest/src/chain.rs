@@ -40,11 +40,31 @@ impl Chain {
     /// Builds a chain and verifies the signatures in it.
     #[must_use]
     pub fn new(ark: Certificate, intermediate: Certificate, leaf: Certificate) -> Self {
+        let signed = [(&ark, &ark), (&intermediate, &ark), (&leaf, &intermediate)]
+            .map(|(certificate, issuer)| signed(certificate, issuer));
+        Self::with(signed, ark, intermediate, leaf)
+    }
+
+    /// Builds a chain whose three signatures the caller has verified.
+    pub(crate) fn of_signed(
+        ark: Certificate,
+        intermediate: Certificate,
+        leaf: Certificate,
+    ) -> Self {
+        Self::with([true; 3], ark, intermediate, leaf)
+    }
+
+    fn with(
+        [ark_signed, intermediate_signed, leaf_signed]: [bool; 3],
+        ark: Certificate,
+        intermediate: Certificate,
+        leaf: Certificate,
+    ) -> Self {
         Self {
             root: roots::product_of_root(&ark).map_or(Root::Foreign, Root::Amd),
-            ark_signed: signed(&ark, &ark),
-            intermediate_signed: signed(&intermediate, &ark),
-            leaf_signed: signed(&leaf, &intermediate),
+            ark_signed,
+            intermediate_signed,
+            leaf_signed,
             leaf_key: p384(&leaf),
             ark,
             intermediate,

@@ -67,11 +67,10 @@ pub(super) fn find(
         given.extend(bundle);
     }
     let chain = |given: &Bundle| assemble::chain_beside(report, own, given, require_crl, at);
-    let missing_leaf = {
-        let mut all = own.clone();
-        all.extend(given.clone());
-        !assemble::has_fitting_leaf(report, &all, at)
-    };
+    let mut found = chain(&given);
+    let missing_leaf = !found
+        .as_ref()
+        .is_some_and(|chain| assemble::leaf_fits(report, chain, at));
     if missing_leaf || require_crl {
         let sources = args.sources()?;
         if let (true, Some(wanted)) = (missing_leaf, Wanted::of(report)) {
@@ -86,8 +85,9 @@ pub(super) fn find(
             }));
         }
         notes.extend(sources.iter().flat_map(|source| source.notes()));
+        found = chain(&given);
     }
-    let chain = chain(&given).map(|chain| {
+    let chain = found.map(|chain| {
         let of_chain = |crl: &Crl| crl.is_issued_in_name_of(chain.ark());
         match named_crls.into_iter().next() {
             // It was named to be used: that it can't be must show.

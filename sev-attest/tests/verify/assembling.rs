@@ -2,7 +2,7 @@
 
 use sev_attest::appraise::{Outcome, appraise};
 use sev_attest::assemble;
-use sev_attest::cert::{Certificate, Crl};
+use sev_attest::cert::{Certificate, Crl, PublicKey};
 use sev_attest::chain::Root;
 use sev_attest::formats::Bundle;
 use sev_attest::policy::Policy;
@@ -10,7 +10,7 @@ use sev_attest::product::Product;
 use sev_attest::report::{Report, SigningKey};
 use sev_attest::source::Wanted;
 use sev_attest::time::UnixTime;
-use sev_attest_issuer::certificate::{CertSpec, CrlSpec};
+use sev_attest_issuer::certificate::{CertSpec, CrlSpec, ec_spki};
 use sev_attest_issuer::{Issuer, LeafKey, RsaKey};
 
 use crate::support::{Case, REAL, at, data, real, simulated_policy};
@@ -66,9 +66,21 @@ fn authorities_are_built_in_or_given() {
         alone.verdict(),
         "NOT GENUINE OR NOT AS EXPECTED: leaf.signature"
     );
-    // A given root takes nothing from a real chain.
+    // A given root takes nothing from a real chain, even over a certificate with the same key.
     let (report, _) = real("az-genoa-report.bin", "az-genoa-vcek.der");
-    let mut mixed = bundle(&[&case.issuer.ark, &case.issuer.ask]);
+    let mut spec = case.spec.clone();
+    spec.chip_id = report.chip_id.0;
+    spec.reported_tcb = report.reported_tcb.decode(Product::Genoa);
+    let mut forged = CertSpec::vcek(&spec, &case.leaf.key);
+    let leaf = Certificate::parse(&data("az-genoa-vcek.der")).unwrap();
+    let PublicKey::P384(point) = leaf.key() else {
+        panic!("no key of P-384")
+    };
+    forged.spki = ec_spki("1.3.132.0.34", point);
+    let forged = forged.sign(&RsaKey::ask());
+    let mut mixed = bundle(&[&forged, &case.issuer.ark, &case.issuer.ask]);
+    let chain = assemble::chain(&report, &mixed, at()).unwrap();
+    assert!(chain.root() == Root::Foreign && chain.leaf_signed_report(&report));
     mixed.extend(bundle(&[&data("az-genoa-vcek.der")]));
     let chain = assemble::chain(&report, &mixed, at()).unwrap();
     assert_eq!(chain.root(), Root::Amd(Product::Genoa));
