@@ -101,6 +101,21 @@ fn extended_reports() {
     assert_eq!(read_certificates(&uefi).unwrap(), evidence.bundle);
 }
 
+/// What a table may hold that says nothing is told in the documentation.
+#[test]
+fn tables_that_say_nothing() {
+    let raw = data("az-genoa-report.bin");
+    let unknown = table(&[(0x0123_4567_89ab_cdef, b"anything")]);
+    for rest in [&[0; 24][..], &[0; 4096], &unknown] {
+        let evidence = form(&[&raw[..], rest].concat(), Form::Extended);
+        assert_eq!(evidence.report.as_bytes()[..], raw);
+        assert!(evidence.bundle.is_empty());
+    }
+    for rest in [&[0][..], &[0; 23], &[1; 24]] {
+        read_report(&[&raw[..], rest].concat()).unwrap_err();
+    }
+}
+
 #[test]
 fn malformed_tables() {
     let case = Case::new(Product::Milan);
