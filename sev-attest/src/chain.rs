@@ -40,16 +40,32 @@ impl Chain {
     /// Builds a chain and verifies the signatures in it.
     #[must_use]
     pub fn new(ark: Certificate, intermediate: Certificate, leaf: Certificate) -> Self {
-        let leaf_key = match leaf.key() {
-            PublicKey::P384(point) => P384Key::new(point),
-            PublicKey::Rsa { .. } | PublicKey::Other(_) => None,
-        };
+        let signed = [(&ark, &ark), (&intermediate, &ark), (&leaf, &intermediate)]
+            .map(|(certificate, issuer)| signed(certificate, issuer));
+        Self::with(signed, ark, intermediate, leaf)
+    }
+
+    /// Builds a chain whose three signatures the caller has verified.
+    pub(crate) fn of_signed(
+        ark: Certificate,
+        intermediate: Certificate,
+        leaf: Certificate,
+    ) -> Self {
+        Self::with([true; 3], ark, intermediate, leaf)
+    }
+
+    fn with(
+        [ark_signed, intermediate_signed, leaf_signed]: [bool; 3],
+        ark: Certificate,
+        intermediate: Certificate,
+        leaf: Certificate,
+    ) -> Self {
         Self {
             root: roots::product_of_root(&ark).map_or(Root::Foreign, Root::Amd),
-            ark_signed: signed(&ark, &ark),
-            intermediate_signed: signed(&intermediate, &ark),
-            leaf_signed: signed(&leaf, &intermediate),
-            leaf_key,
+            ark_signed,
+            intermediate_signed,
+            leaf_signed,
+            leaf_key: p384(&leaf),
             ark,
             intermediate,
             leaf,
@@ -165,10 +181,7 @@ impl Chain {
     /// Whether the leaf's key signed the report. Says nothing of the leaf itself.
     #[must_use]
     pub fn leaf_signed_report(&self, report: &Report) -> bool {
-        match (&self.leaf_key, report.signature.fixed()) {
-            (Some(key), Ok(signature)) => key.verifies(report.signed_bytes(), &signature),
-            _ => false,
-        }
+        key_signed(self.leaf_key.as_ref(), report)
     }
 
     /// Whether this chain's names and kinds fit together: an ASK over a VCEK or an ASVK over a VLEK,
@@ -193,9 +206,28 @@ impl Chain {
     }
 }
 
+fn p384(leaf: &Certificate) -> Option<P384Key> {
+    match leaf.key() {
+        PublicKey::P384(point) => P384Key::new(point),
+        PublicKey::Rsa { .. } | PublicKey::Other(_) => None,
+    }
+}
+
+fn key_signed(key: Option<&P384Key>, report: &Report) -> bool {
+    match (key, report.signature.fixed()) {
+        (Some(key), Ok(signature)) => key.verifies(report.signed_bytes(), &signature),
+        _ => false,
+    }
+}
+
+/// Whether the key of `leaf` signed the report. Says nothing of the leaf itself.
+pub(crate) fn signed_report(leaf: &Certificate, report: &Report) -> bool {
+    key_signed(p384(leaf).as_ref(), report)
+}
+
 /// Whether `issuer`'s key signed `certificate`, by the one algorithm of AMD's hierarchy and a key
 /// of its size.
-fn signed(certificate: &Certificate, issuer: &Certificate) -> bool {
+pub(crate) fn signed(certificate: &Certificate, issuer: &Certificate) -> bool {
     let right_key = matches!(issuer.key(), PublicKey::Rsa { bits, .. } if *bits == AUTHORITY_BITS);
     right_key
         && certificate.is_pss_sha384()

@@ -6,6 +6,7 @@ use crate::cert::{Certificate, Crl};
 use crate::product::Product;
 use crate::report::{ChipId, Report, SigningKey};
 use crate::tcb::TcbWord;
+use crate::time::UnixTime;
 
 /// The leaf certificate that a report needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,6 @@ impl Wanted {
         let Ok(extensions) = certificate.endorsement() else {
             return false;
         };
-        let product = extensions.product;
         let chip_fits = match &extensions.hwid {
             Some(hwid) => {
                 let (id, rest) = self.chip_id.0.split_at(hwid.len().min(64));
@@ -60,10 +60,19 @@ impl Wanted {
             }
             None => true,
         };
+        chip_fits && self.fits_but_for_chip(certificate)
+    }
+
+    /// As [`Self::fits`], of any chip: all that can be told of a masked report's.
+    #[must_use]
+    pub fn fits_but_for_chip(&self, certificate: &Certificate) -> bool {
+        let Ok(extensions) = certificate.endorsement() else {
+            return false;
+        };
+        let product = extensions.product;
         extensions.signing_key() == self.signing_key
             && self.product.is_none_or(|wanted| wanted == product)
             && self.reported_tcb.decode(product) == extensions.tcb
-            && chip_fits
     }
 }
 
@@ -75,17 +84,23 @@ pub trait CertificateSource {
     /// Name in messages, as `cache` or a URL.
     fn name(&self) -> String;
 
-    /// The leaf certificate, or `None` where this source has none.
+    /// The leaf certificate, one that is valid `at` that time before others, or `None` where this
+    /// source has none.
     ///
     /// # Errors
     /// Where the source could not answer.
-    fn leaf(&self, wanted: &Wanted) -> Result<Option<Certificate>, SourceError>;
+    fn leaf(&self, wanted: &Wanted, at: UnixTime) -> Result<Option<Certificate>, SourceError>;
 
     /// The revocation list of a product's ARK, or `None` where this source has none.
     ///
     /// # Errors
     /// Where the source could not answer.
     fn crl(&self, product: Product, key: SigningKey) -> Result<Option<Crl>, SourceError>;
+
+    /// What went wrong on the way to the answers so far, and did not keep them back.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A source that could not answer.

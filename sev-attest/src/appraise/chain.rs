@@ -6,6 +6,26 @@ use crate::chain::{Chain, Root};
 use crate::policy::Policy;
 use crate::time::UnixTime;
 
+/// All checks of this module, for where there is nothing to check.
+pub(super) const CHECKS: [(&str, &str); 13] = [
+    ("chain.root", "root key"),
+    ("chain.names", "names and kinds of the certificates"),
+    ("ark.signature", "signature of the ARK by itself"),
+    ("ask.signature", "signature of the ASK or ASVK by the ARK"),
+    (
+        "leaf.signature",
+        "signature of the VCEK or VLEK by the ASK or ASVK",
+    ),
+    ("ark.constraints", "ARK may sign"),
+    ("ask.constraints", "ASK or ASVK may sign"),
+    ("leaf.constraints", "VCEK or VLEK signs reports only"),
+    ("ark.validity", "validity of the ARK"),
+    ("ask.validity", "validity of the ASK or ASVK"),
+    ("leaf.validity", "validity of the VCEK or VLEK"),
+    ("leaf.age", "age of the VCEK or VLEK"),
+    ("chain.revocation", "revocation list"),
+];
+
 pub(super) fn check(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixTime) {
     root(findings, chain, policy);
     names(findings, chain);
@@ -155,7 +175,14 @@ fn age(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixTime) {
             if age <= max {
                 finding.ok(days(age.as_secs()))
             } else {
-                finding.failed(days(age.as_secs()))
+                // Of the same number of days it is older by hours.
+                let whole = days(age.as_secs());
+                let same = whole == days(max.as_secs());
+                finding.failed(if same {
+                    format!("more than {whole}")
+                } else {
+                    whole
+                })
             }
         }
     });
@@ -168,7 +195,7 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
         findings.push(if policy.require_crl {
             finding.required("a revocation list is required, and none could be had")
         } else {
-            finding.skipped("no revocation list was given")
+            finding.skipped("no revocation list of this chain's ARK was given")
         });
         return;
     };
@@ -179,7 +206,10 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
         named && crl.lists(certificate)
     });
     let found = format!("of {}, {} entries", crl.this_update(), crl.revoked().len());
-    let fault = if !signed {
+    let fault = if !crl.is_issued_in_name_of(ark) {
+        let issuer = crl.issuer();
+        Some(format!("it is of {issuer} and says nothing of this chain"))
+    } else if !signed {
         Some("its signature is not the ARK's".to_owned())
     } else if ark.may_sign_crls() == Some(false) {
         Some("the ARK may not sign revocation lists".to_owned())
@@ -193,9 +223,7 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
             role => format!("the {role} is revoked"),
         })
     } else {
-        // A list newer than the time of the check knows more, not less.
-        let expired = crl.next_update().is_some_and(|next| next < at);
-        expired.then(|| "it is out of date".to_owned())
+        (!crl.is_current_at(at)).then(|| "it is out of date".to_owned())
     };
     findings.push(match fault {
         None => finding.ok(found),

@@ -463,6 +463,11 @@ fn tcb(
     for (id, (name, minimum, value)) in parts.iter().zip(minimum.compared(word.decode(product))) {
         let finding = Finding::new(id, what);
         let Some(minimum) = minimum else {
+            let found = match value {
+                Some(value) => format!("{name} {value}"),
+                None => format!("no {name}"),
+            };
+            findings.push(finding.found(found).skipped("no minimum was asked for"));
             continue;
         };
         let finding = finding.expected(format!("{name} at least {minimum}"));

@@ -7,6 +7,28 @@ use crate::policy::Policy;
 use crate::product::Product;
 use crate::report::{Report, SigningKey, Version};
 
+/// Checks of the leaf that need nothing of its extensions, for where there is no leaf.
+pub(super) const LEAF_CHECKS: [(&str, &str); 2] = [
+    ("leaf.key", "key of the VCEK or VLEK"),
+    ("leaf.extensions", "AMD's extensions of the certificate"),
+];
+
+/// Checks of the leaf's extensions, for where they can't be read.
+pub(super) const EXTENSION_CHECKS: [(&str, &str); 9] = [
+    ("leaf.kind", "kind of the certificate"),
+    ("leaf.product", "product of the certificate"),
+    ("leaf.tcb.fmc", "FMC of the certificate"),
+    ("leaf.tcb.boot_loader", "boot loader of the certificate"),
+    ("leaf.tcb.tee", "TEE of the certificate"),
+    ("leaf.tcb.snp", "SNP firmware of the certificate"),
+    ("leaf.tcb.microcode", "microcode of the certificate"),
+    ("leaf.hwid", "chip of the certificate"),
+    ("leaf.csp_id", "cloud provider of the certificate"),
+];
+
+/// The check of the report's signature.
+pub(super) const SIGNATURE_CHECK: (&str, &str) = ("report.signature", "signature of the report");
+
 pub(super) fn version_finding() -> Finding {
     Finding::new("report.version", "version of the report").expected("2 to 5")
 }
@@ -71,6 +93,9 @@ pub(super) fn leaf(findings: &mut Findings, report: &Report, chain: &Chain, poli
         Ok(extensions) => extensions,
         Err(error) => {
             findings.push(finding.failed("unfit").because(error.to_string()));
+            for (id, what) in EXTENSION_CHECKS {
+                findings.push(Finding::new(id, what).skipped("the extensions are unfit"));
+            }
             return;
         }
     };
@@ -90,10 +115,8 @@ pub(super) fn leaf(findings: &mut Findings, report: &Report, chain: &Chain, poli
         &extensions.product_name,
     );
     tcb(findings, report, extensions.product, extensions.tcb);
-    match (&extensions.hwid, &extensions.csp_id) {
-        (Some(hwid), _) => chip(findings, report, hwid, policy),
-        (None, csp_id) => provider(findings, csp_id.as_deref().unwrap_or_default(), policy),
-    }
+    chip(findings, report, extensions.hwid.as_deref(), policy);
+    provider(findings, extensions.csp_id.as_deref(), policy);
 }
 
 fn product(findings: &mut Findings, report: &Report, product: Product, name: &str) {
@@ -152,16 +175,24 @@ fn tcb(findings: &mut Findings, report: &Report, product: Product, leaf: crate::
             Some(leaf.microcode),
         ),
     ] {
-        // Milan and Genoa have no FMC, on either side.
-        if let (Some(expected), Some(found)) = (expected, found) {
-            let finding = Finding::new(id, what).expected(expected.to_string());
-            findings.judge(finding, found.to_string(), expected == found);
+        let finding = Finding::new(id, what);
+        match (expected, found) {
+            (Some(expected), Some(found)) => {
+                let finding = finding.expected(expected.to_string());
+                findings.judge(finding, found.to_string(), expected == found);
+            }
+            // On either side: the layout is that of the certificate's product.
+            _ => findings.push(finding.skipped(format!("{product} has none"))),
         }
     }
 }
 
-fn chip(findings: &mut Findings, report: &Report, hwid: &[u8], policy: &Policy) {
+fn chip(findings: &mut Findings, report: &Report, hwid: Option<&[u8]>, policy: &Policy) {
     let finding = Finding::new("leaf.hwid", "chip of the certificate");
+    let Some(hwid) = hwid else {
+        findings.push(finding.found("none").skipped("a VLEK belongs to no chip"));
+        return;
+    };
     if report.chip_id.is_zero() {
         findings.push(if policy.allow_masked_chip_id {
             finding
@@ -183,27 +214,30 @@ fn chip(findings: &mut Findings, report: &Report, hwid: &[u8], policy: &Policy) 
     findings.judge(finding.expected(hex::encode(id)), hex::encode(hwid), same);
 }
 
-fn provider(findings: &mut Findings, csp_id: &str, policy: &Policy) {
+/// An expected provider is looked for whatever the kind of the certificate: a VCEK is none of his.
+fn provider(findings: &mut Findings, csp_id: Option<&str>, policy: &Policy) {
     let finding = Finding::new("leaf.csp_id", "cloud provider of the certificate");
+    let found = csp_id.unwrap_or("none").to_owned();
+    let foreign = "a VCEK belongs to no provider";
     if policy.csp_id.is_empty() {
-        findings.push(
-            finding
-                .found(csp_id.to_owned())
-                .skipped("no provider was expected"),
-        );
+        let reason = match csp_id {
+            Some(_) => "no provider was expected",
+            None => foreign,
+        };
+        findings.push(finding.found(found).skipped(reason));
         return;
     }
-    let same = policy.csp_id.iter().any(|expected| expected == csp_id);
-    findings.judge(
-        finding.expected(policy.csp_id.join(" or ")),
-        csp_id.to_owned(),
-        same,
-    );
+    let finding = finding.expected(policy.csp_id.join(" or "));
+    findings.push(match csp_id {
+        None => finding.failed(found).because(foreign),
+        Some(id) if policy.csp_id.iter().any(|expected| expected == id) => finding.ok(found),
+        Some(_) => finding.failed(found),
+    });
 }
 
 pub(super) fn signature(findings: &mut Findings, report: &Report, chain: &Chain) {
     let signed = chain.leaf_signed_report(report);
-    let finding = Finding::new("report.signature", "signature of the report")
-        .expected("ECDSA P-384, SHA-384, by the VCEK or VLEK");
+    let (id, what) = SIGNATURE_CHECK;
+    let finding = Finding::new(id, what).expected("ECDSA P-384, SHA-384, by the VCEK or VLEK");
     findings.judge(finding, if signed { "valid" } else { "invalid" }, signed);
 }

@@ -63,11 +63,20 @@ pub fn appraise(
             genuine::leaf(&mut findings, report, chain, policy);
             genuine::signature(&mut findings, report, chain);
         }
-        None => findings.push(
-            Finding::new("chain", "certificates of the signing key")
-                .expected("a chain to AMD's root")
-                .required("no certificate of the key that signed the report could be had"),
-        ),
+        None => {
+            findings.push(
+                Finding::new("chain", "certificates of the signing key")
+                    .expected("a chain to AMD's root")
+                    .required("no certificate of the key that signed the report could be had"),
+            );
+            let above = chain::CHECKS.into_iter().chain(genuine::LEAF_CHECKS);
+            for (id, what) in above
+                .chain(genuine::EXTENSION_CHECKS)
+                .chain([genuine::SIGNATURE_CHECK])
+            {
+                findings.push(Finding::new(id, what).skipped("there is no chain"));
+            }
+        }
     }
     let product = report.product().or(chain.and_then(Chain::product));
     expectations::check(&mut findings, report, policy, product);

@@ -116,6 +116,12 @@ impl Crl {
         self.next_update
     }
 
+    /// Whether the next one is not due yet. A list newer than `at` knows more, not less.
+    #[must_use]
+    pub fn is_current_at(&self, at: UnixTime) -> bool {
+        self.next_update.is_none_or(|next| at <= next)
+    }
+
     /// Serial numbers of revoked certificates, big-endian.
     #[must_use]
     pub fn revoked(&self) -> &[Vec<u8>] {

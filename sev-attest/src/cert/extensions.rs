@@ -10,7 +10,6 @@ use crate::product::{Product, TcbLayout};
 use crate::report::SigningKey;
 use crate::tcb::Tcb;
 
-const AMD: &str = "1.3.6.1.4.1.3704.1";
 const STRUCT_VERSION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.1");
 const PRODUCT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.2");
 const BOOT_LOADER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.1");
@@ -27,6 +26,19 @@ const RESERVED: [ObjectIdentifier; 4] = [
 ];
 const HWID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.4");
 const CSP_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.5");
+
+/// All that are looked at, beside the reserved ones.
+const LOOKED_AT: [ObjectIdentifier; 9] = [
+    STRUCT_VERSION,
+    PRODUCT_NAME,
+    BOOT_LOADER,
+    TEE,
+    SNP,
+    MICROCODE,
+    FMC,
+    HWID,
+    CSP_ID,
+];
 
 /// Longest CSP id that is read, in bytes.
 const MAX_CSP_ID: usize = 256;
@@ -190,7 +202,8 @@ pub(super) fn unknown_critical(extensions: &[Extension]) -> Option<String> {
         let oid = extension.extn_id;
         let known = oid == ID_CE_BASIC_CONSTRAINTS
             || oid == ID_CE_KEY_USAGE
-            || oid.to_string().starts_with(AMD);
+            || LOOKED_AT.contains(&oid)
+            || RESERVED.contains(&oid);
         extension.critical && !known
     })?;
     Some(unknown.extn_id.to_string())

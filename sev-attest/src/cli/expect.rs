@@ -83,7 +83,8 @@ pub struct ExpectArgs {
     /// alias_check_complete, iommu_write_safe or tio, with =on, =off or =any
     #[arg(long, value_name = "BIT=VALUE", value_parser = platform_bit)]
     platform: Vec<(PlatformBit, Option<bool>)>,
-    /// Least reported TCB, as boot_loader=4,tee=0,snp=24,microcode=219 (fmc= too on Turin)
+    /// Least reported TCB, as boot_loader=4,tee=0,snp=24,microcode=219 (fmc= too on Turin); what is
+    /// left out keeps the policy file's minimum
     #[arg(long, visible_alias = "min-reported-tcb", value_name = "TCB")]
     min_tcb: Option<TcbMinimum>,
     /// Least committed TCB
@@ -119,7 +120,7 @@ pub struct ExpectArgs {
     /// Kind of the signing key, vcek or vlek
     #[arg(long, value_name = "KIND", value_parser = signing_key)]
     signing_key: Option<SigningKey>,
-    /// Cloud provider of a VLEK; may be repeated
+    /// Cloud provider of a VLEK, which a VCEK's report then fails; may be repeated
     #[arg(long, value_name = "ID")]
     csp_id: Vec<String>,
     /// Product: milan, genoa or turin; may be repeated
@@ -128,7 +129,8 @@ pub struct ExpectArgs {
     /// Greatest age of the VCEK or VLEK, in days
     #[arg(long, value_name = "DAYS")]
     max_certificate_age: Option<u32>,
-    /// Don't decide without a current revocation list
+    /// Don't decide without a current revocation list: from --certs, the cache or the network, not
+    /// from the report's own certificates
     #[arg(long)]
     require_crl: bool,
     /// Accept a root that is not AMD's, for simulations; the verdict says so
@@ -143,7 +145,7 @@ enum Hash {
     Sha512,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GuestBit {
     Debug,
     MigrationAgent,
@@ -156,7 +158,36 @@ enum GuestBit {
     PageSwapDisabled,
 }
 
-#[derive(Debug, Clone, Copy)]
+impl GuestBit {
+    const ALL: [Self; 9] = [
+        Self::Debug,
+        Self::MigrationAgent,
+        Self::Smt,
+        Self::SingleSocket,
+        Self::Cxl,
+        Self::MemAes256Xts,
+        Self::RaplDisabled,
+        Self::CiphertextHiding,
+        Self::PageSwapDisabled,
+    ];
+
+    /// Name as in arguments.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::MigrationAgent => "migration_agent",
+            Self::Smt => "smt",
+            Self::SingleSocket => "single_socket",
+            Self::Cxl => "cxl",
+            Self::MemAes256Xts => "mem_aes_256_xts",
+            Self::RaplDisabled => "rapl_disabled",
+            Self::CiphertextHiding => "ciphertext_hiding",
+            Self::PageSwapDisabled => "page_swap_disabled",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PlatformBit {
     Smt,
     Tsme,
@@ -166,6 +197,33 @@ enum PlatformBit {
     AliasCheckComplete,
     IommuWriteSafe,
     Tio,
+}
+
+impl PlatformBit {
+    const ALL: [Self; 8] = [
+        Self::Smt,
+        Self::Tsme,
+        Self::Ecc,
+        Self::RaplDisabled,
+        Self::CiphertextHiding,
+        Self::AliasCheckComplete,
+        Self::IommuWriteSafe,
+        Self::Tio,
+    ];
+
+    /// Name as in arguments.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Smt => "smt",
+            Self::Tsme => "tsme",
+            Self::Ecc => "ecc",
+            Self::RaplDisabled => "rapl_disabled",
+            Self::CiphertextHiding => "ciphertext_hiding",
+            Self::AliasCheckComplete => "alias_check_complete",
+            Self::IommuWriteSafe => "iommu_write_safe",
+            Self::Tio => "tio",
+        }
+    }
 }
 
 impl ExpectArgs {
@@ -184,7 +242,7 @@ impl ExpectArgs {
             }
         };
         self.identity(&mut policy)?;
-        self.bits(&mut policy);
+        self.bits(&mut policy)?;
         self.versions(&mut policy);
         self.platform_identity(&mut policy);
         Ok(policy)
@@ -216,9 +274,25 @@ impl ExpectArgs {
         Ok(())
     }
 
-    fn bits(&self, policy: &mut Policy) {
+    /// Flags that contradict each other are refused: whichever won, one of them would not be checked.
+    fn bits(&self, policy: &mut Policy) -> Result<(), CliError> {
+        let mut seen = Vec::new();
         let rules = &mut policy.guest_policy;
         for &(bit, value) in &self.guest_policy {
+            once(&mut seen, "--guest-policy", bit.name())?;
+            let allowed = match bit {
+                GuestBit::Debug => self.allow_debug.then_some("--allow-debug"),
+                GuestBit::MigrationAgent => self
+                    .allow_migration_agent
+                    .then_some("--allow-migration-agent"),
+                _ => None,
+            };
+            if let (Some(flag), Some(_)) = (allowed, value) {
+                let name = bit.name();
+                return Err(CliError::Usage(format!(
+                    "--guest-policy {name}=on or {name}=off contradicts {flag}, which takes either"
+                )));
+            }
             *match bit {
                 GuestBit::Debug => &mut rules.debug,
                 GuestBit::MigrationAgent => &mut rules.migration_agent,
@@ -238,8 +312,10 @@ impl ExpectArgs {
             rules.migration_agent = None;
         }
         set(&mut rules.min_abi, self.min_abi);
+        let mut seen = Vec::new();
         let rules = &mut policy.platform;
         for &(bit, value) in &self.platform {
+            once(&mut seen, "--platform", bit.name())?;
             *match bit {
                 PlatformBit::Smt => &mut rules.smt,
                 PlatformBit::Tsme => &mut rules.tsme,
@@ -251,6 +327,7 @@ impl ExpectArgs {
                 PlatformBit::Tio => &mut rules.tio,
             } = value;
         }
+        Ok(())
     }
 
     fn versions(&self, policy: &mut Policy) {
@@ -261,7 +338,7 @@ impl ExpectArgs {
             (&mut policy.tcb.current, self.min_current_tcb),
         ] {
             if let Some(minimum) = flag {
-                *rule = minimum;
+                *rule = minimum.or(*rule);
             }
         }
         set(&mut policy.firmware.min_current, self.min_firmware);
@@ -296,6 +373,19 @@ fn replace<T: Clone>(list: &mut Vec<T>, flag: &[T]) {
         list.clear();
         list.extend_from_slice(flag);
     }
+}
+
+/// Refuses a bit that was seen before.
+fn once(
+    seen: &mut Vec<&'static str>,
+    flag: &'static str,
+    name: &'static str,
+) -> Result<(), CliError> {
+    if seen.contains(&name) {
+        return Err(CliError::Usage(format!("{flag} {name} is given twice")));
+    }
+    seen.push(name);
+    Ok(())
 }
 
 fn set<T>(rule: &mut Option<T>, flag: Option<T>) {
@@ -336,34 +426,17 @@ fn value(text: &str) -> Result<(&str, Option<bool>), String> {
 
 fn guest_bit(text: &str) -> Result<(GuestBit, Option<bool>), String> {
     let (name, value) = value(text)?;
-    let bit = match name.replace('-', "_").as_str() {
-        "debug" => GuestBit::Debug,
-        "migration_agent" => GuestBit::MigrationAgent,
-        "smt" => GuestBit::Smt,
-        "single_socket" => GuestBit::SingleSocket,
-        "cxl" => GuestBit::Cxl,
-        "mem_aes_256_xts" => GuestBit::MemAes256Xts,
-        "rapl_disabled" => GuestBit::RaplDisabled,
-        "ciphertext_hiding" => GuestBit::CiphertextHiding,
-        "page_swap_disabled" => GuestBit::PageSwapDisabled,
-        other => return Err(format!("{other:?} is no bit of the guest policy")),
-    };
+    let name = name.replace('-', "_");
+    let bit = GuestBit::ALL.into_iter().find(|bit| bit.name() == name);
+    let bit = bit.ok_or_else(|| format!("{name:?} is no bit of the guest policy"))?;
     Ok((bit, value))
 }
 
 fn platform_bit(text: &str) -> Result<(PlatformBit, Option<bool>), String> {
     let (name, value) = value(text)?;
-    let bit = match name.replace('-', "_").as_str() {
-        "smt" => PlatformBit::Smt,
-        "tsme" => PlatformBit::Tsme,
-        "ecc" => PlatformBit::Ecc,
-        "rapl_disabled" => PlatformBit::RaplDisabled,
-        "ciphertext_hiding" => PlatformBit::CiphertextHiding,
-        "alias_check_complete" => PlatformBit::AliasCheckComplete,
-        "iommu_write_safe" => PlatformBit::IommuWriteSafe,
-        "tio" => PlatformBit::Tio,
-        other => return Err(format!("{other:?} is no bit of the platform info")),
-    };
+    let name = name.replace('-', "_");
+    let bit = PlatformBit::ALL.into_iter().find(|bit| bit.name() == name);
+    let bit = bit.ok_or_else(|| format!("{name:?} is no bit of the platform info"))?;
     Ok((bit, value))
 }
 

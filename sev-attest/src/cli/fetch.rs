@@ -235,8 +235,14 @@ pub fn run(args: &FetchArgs, out: &mut impl Write) -> Result<(), FetchCommandErr
         (Some(what), ..) => fetch_one(what, &fetcher, now, out),
         (None, Some(directory), Some(report)) => {
             let mut evidence = read_report(report)?;
+            let mut notes = Vec::new();
             for path in &args.certificate {
-                evidence.bundle.extend(input::certificates(path)?);
+                evidence
+                    .bundle
+                    .extend(input::certificates(path, &mut notes)?);
+            }
+            for note in &notes {
+                super::say(&crate::show::plain(note));
             }
             let at_hand = &evidence.bundle.certificates;
             let made = fetch::bundle(&fetcher, &evidence.report, at_hand, directory, now)?;
@@ -270,9 +276,9 @@ fn fetch_one(
         What::Ca { of, out: to } => chain(fetcher, of.product, of.key.into(), to, out),
         What::Vlek { product, out: to } => {
             chain(fetcher, *product, SigningKey::Vlek, to, out)?;
-            eprintln!(
-                "sev-attest: these are the certificates above VLEKs; a VLEK itself comes from the \
-                 cloud provider or in the guest's extended report"
+            super::say(
+                "these are the certificates above VLEKs; a VLEK itself comes from the cloud \
+                 provider or in the guest's extended report",
             );
             Ok(())
         }
@@ -299,6 +305,13 @@ fn fetch_one(
                 if wanted.signing_key == SigningKey::Vlek {
                     return Err(FetchError::VlekNotPublic.into());
                 }
+                if let (Some(said), Some(given)) = (wanted.product, *product)
+                    && said != given
+                {
+                    return Err(usage(&format!(
+                        "the report is of {said}, --product says {given}"
+                    )));
+                }
                 wanted.product = wanted.product.or(*product);
                 wanted
             } else {
@@ -315,7 +328,7 @@ fn fetch_one(
                 };
                 by_chip(product, hwid, tcb)?
             };
-            let found = fetcher.leaf(&wanted)?.ok_or(FetchError::NoSuchKey)?;
+            let found = fetcher.leaf(&wanted, now)?.ok_or(FetchError::NoSuchKey)?;
             let der = found.document.der();
             deliver(
                 &found.origin,
@@ -391,7 +404,7 @@ fn deliver(
         Some(path) if path.as_os_str() == "-" => {
             return write(out, bytes);
         }
-        Some(path) => fetch::write_atomically(path, bytes)?,
+        Some(path) => fetch::write_named(path, bytes)?,
         None => {}
     }
     write(out, format!("{origin}\n").as_bytes())
@@ -402,7 +415,7 @@ fn deliver(
 /// # Errors
 /// When the file can't be read or has no self-issued certificate in it.
 fn foreign_root(path: &Path) -> Result<Trust, FetchCommandError> {
-    let bundle = input::certificates(path)?;
+    let bundle = input::certificates(path, &mut Vec::new())?;
     let (mut arks, intermediates): (Vec<_>, Vec<_>) = bundle
         .certificates
         .into_iter()

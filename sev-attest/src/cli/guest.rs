@@ -46,7 +46,7 @@ struct ReportArgs {
     /// The verifier's nonce in hex, which the report carries with zeros after it
     #[arg(long, value_name = "HEX", value_parser = nonce, group = "data")]
     nonce: Option<HexBytes<64>>,
-    /// Ask at this VMPL [default: the kernel's own]
+    /// Ask at this VMPL [default: by configfs the kernel's own, by the device 0]
     #[arg(long, value_name = "0-3", value_parser = vmpl)]
     vmpl: Option<Vmpl>,
     /// With the certificates that the host holds for guests
@@ -193,7 +193,7 @@ pub fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCommandErr
             if args.out.as_os_str() == "-" {
                 out.write_all(&bytes).map_err(CliError::Output)?;
             } else {
-                fetch::write_atomically(&args.out, &bytes)
+                fetch::write_named(&args.out, &bytes)
                     .map_err(|error| CliError::Usage(error.to_string()))?;
             }
         }

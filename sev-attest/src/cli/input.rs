@@ -77,8 +77,9 @@ pub(super) fn read(path: &Path, max: usize) -> Result<Vec<u8>, CliError> {
 }
 
 /// Certificates and revocation lists of a file, or of all files of a directory. In a directory, what
-/// is neither is passed over; a file given by its name must be one.
-pub(super) fn certificates(path: &Path) -> Result<Bundle, CliError> {
+/// is neither is passed over, with a note where it could have been one; a file given by its name must
+/// be one.
+pub(super) fn certificates(path: &Path, notes: &mut Vec<String>) -> Result<Bundle, CliError> {
     let failed = |source| CliError::File {
         name: name(path),
         source,
@@ -106,13 +107,22 @@ pub(super) fn certificates(path: &Path) -> Result<Bundle, CliError> {
     files.sort();
     let mut bundle = Bundle::default();
     for file in files {
-        let Ok(bytes) = read(&file, MAX_INPUT) else {
-            continue;
+        let bytes = match read(&file, MAX_INPUT) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                notes.push(format!("passed over: {error}"));
+                continue;
+            }
         };
         match formats::read(&bytes) {
             Ok(formats::Input::Certificates(inner)) => bundle.extend(inner),
-            // An extended report brings its own.
-            Ok(formats::Input::Report(evidence)) => bundle.extend(evidence.bundle),
+            // An extended report brings its own; revocation lists in it are its host's choice.
+            Ok(formats::Input::Report(evidence)) => {
+                bundle.certificates.extend(evidence.bundle.certificates);
+            }
+            Err(error) if bytes.starts_with(&[0x30]) || formats::pem::looks_like(&bytes) => {
+                notes.push(format!("passed over: {}: {error}", file.display()));
+            }
             Err(_) => {}
         }
     }

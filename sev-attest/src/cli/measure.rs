@@ -223,9 +223,16 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
     let measured = launch
         .measure(&variants)
         .map_err(|source| in_file(&args.firmware, source))?;
+    // Types of one signature are told apart by their place: one after another, all counts of each.
+    let counts = variants.vcpus.len().max(1);
     let rows = measured
         .into_iter()
-        .map(|measurement| Row::new(args, &cpus, signer.as_ref(), measurement))
+        .enumerate()
+        .map(|(i, measurement)| {
+            let at = (i / counts).checked_rem(cpus.len()).unwrap_or(0);
+            let cpu = cpus.get(at).map(|(_, name)| name.as_str());
+            Row::new(args, cpu, signer.as_ref(), measurement)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = &args.policy_out {
         write_policy(path, args.force, &policy(&rows, signer.as_ref()))?;
@@ -245,6 +252,10 @@ fn cpus(
     mode: Mode,
 ) -> Result<Vec<(CpuSignature, String)>, MeasureCommandError> {
     if mode == Mode::Sev {
+        // They don't count, but a slip in a name tells of a mistake.
+        for name in &args.vcpu_type {
+            CpuSignature::of_type(name)?;
+        }
         return Ok(Vec::new());
     }
     if let Some(signature) = args.vcpu_sig {
@@ -351,7 +362,7 @@ struct Row {
 impl Row {
     fn new(
         args: &MeasureArgs,
-        cpus: &[(CpuSignature, String)],
+        cpu: Option<&str>,
         signer: Option<&Signer>,
         measurement: Measurement,
     ) -> Result<Self, MeasureCommandError> {
@@ -360,11 +371,6 @@ impl Row {
             vcpus,
             digest,
         } = measurement;
-        let name = |signature| {
-            cpus.iter()
-                .find(|(s, _)| *s == signature)
-                .map(|(_, name)| name.clone())
-        };
         let signed = match (signer, digest) {
             (Some(Signer { id, author, block }), LaunchDigest::Snp(launch_digest)) => {
                 let block = IdBlock {
@@ -377,7 +383,10 @@ impl Row {
         };
         Ok(Self {
             digest,
-            vcpus: vcpus.map(|(cpu, count)| (count, cpu, name(cpu).unwrap_or_default())),
+            vcpus: vcpus.map(|(signature, count)| {
+                let name = cpu.unwrap_or_default().to_owned();
+                (count, signature, name)
+            }),
             append: args
                 .kernel
                 .is_some()
@@ -494,6 +503,9 @@ fn policy(rows: &[Row], signer: Option<&Signer>) -> String {
                 "author_key_digest = [\"{}\"]",
                 hex::encode(author.digest())
             );
+        }
+        if block.guest_svn > 0 {
+            let _ = writeln!(text, "min_guest_svn = {}", block.guest_svn);
         }
         let _ = writeln!(text, "family_id = \"{}\"", hex::encode(block.family_id));
         let _ = writeln!(text, "image_id = \"{}\"", hex::encode(block.image_id));

@@ -12,6 +12,7 @@ pub mod sources;
 pub mod verify;
 
 use std::error::Error;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,10 +45,15 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("sev-attest: {error}");
+            say(&error.to_string());
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// Says something on standard error. That nobody may be there to hear it changes no exit status.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "sev-attest: {text}");
 }
 
 /// Runs one command; answers the exit status.
@@ -58,7 +64,7 @@ fn run(command: Command) -> Result<u8, Box<dyn Error>> {
         Command::Show(args) => show::run(&args, out)?,
         Command::Fetch(args) => {
             if let Err(error) = fetch::run(&args, out) {
-                eprintln!("sev-attest: {error}");
+                say(&error.to_string());
                 return Ok(error.exit_status());
             }
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::input::{self, CliError};
 use crate::formats::{self, Bundle, Input, MAX_INPUT};
 use crate::show::{self, Section};
+use crate::time::UnixTime;
 
 /// Name and version of the JSON schema.
 const SCHEMA: &str = "sev-attest/show/1";
@@ -36,7 +37,7 @@ pub fn run(args: &ShowArgs, out: &mut impl Write) -> Result<(), CliError> {
     let (report, form, bundle) = match input {
         Input::Report(evidence) => {
             // The certificate tells the layout of TCBs where the report does not.
-            let leaf = crate::assemble::chain(&evidence.report, &evidence.bundle);
+            let leaf = crate::assemble::chain(&evidence.report, &evidence.bundle, UnixTime::now());
             let product = leaf.and_then(|chain| chain.product());
             let sections = show::report(&evidence.report, product);
             (Some(sections), Some(evidence.form.name()), evidence.bundle)

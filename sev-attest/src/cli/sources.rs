@@ -7,11 +7,13 @@ use clap::Args;
 use super::fetch::ServiceArgs;
 use super::input::{self, CliError};
 use crate::assemble;
+use crate::cert::Crl;
 use crate::chain::Chain;
 use crate::fetch::Trust;
 use crate::formats::Bundle;
 use crate::report::{Report, SigningKey};
 use crate::source::{CertificateSource, Wanted};
+use crate::time::UnixTime;
 
 /// Certificates of the signing key
 #[derive(Debug, Args)]
@@ -30,7 +32,7 @@ pub struct SourceArgs {
 impl SourceArgs {
     /// Sources to ask for what the report's own certificates and `--certs` don't have, nearest first.
     fn sources(&self) -> Result<Vec<Box<dyn CertificateSource>>, CliError> {
-        let fetcher = self.service.fetcher(Trust::Amd, self.offline)?;
+        let fetcher = self.service.fetcher(Trust::Amd, self.offline)?.forgiving();
         Ok(vec![Box::new(fetcher)])
     }
 }
@@ -44,37 +46,73 @@ pub(super) struct Found {
 
 /// Looks for the chain of `report`: among the certificates that came with it, in `--certs`, then in
 /// the sources. A certificate that does not fit is taken only where no source has a better one.
+///
+/// Where a revocation list is required, the sources are always asked for theirs: what is at hand may
+/// be an old one, and the one that came with the report is the choice of the host under judgement.
 pub(super) fn find(
     report: &Report,
-    mut bundle: Bundle,
+    own: &Bundle,
     args: &SourceArgs,
-    want_crl: bool,
+    require_crl: bool,
+    at: UnixTime,
 ) -> Result<Found, CliError> {
-    for path in &args.certs {
-        bundle.extend(input::certificates(path)?);
-    }
     let mut notes = Vec::new();
-    let missing_leaf = !assemble::has_fitting_leaf(report, &bundle);
-    let missing_crl = want_crl && bundle.crls.is_empty();
-    if missing_leaf || missing_crl {
+    let mut given = Bundle::default();
+    let mut named_crls = Vec::new();
+    for path in &args.certs {
+        let bundle = input::certificates(path, &mut notes)?;
+        if !path.is_dir() {
+            named_crls.extend(bundle.crls.iter().cloned());
+        }
+        given.extend(bundle);
+    }
+    let chain = |given: &Bundle| assemble::chain_beside(report, own, given, require_crl, at);
+    let mut found = chain(&given);
+    let missing_leaf = !found
+        .as_ref()
+        .is_some_and(|chain| assemble::leaf_fits(report, chain, at));
+    if missing_leaf || require_crl {
         let sources = args.sources()?;
         if let (true, Some(wanted)) = (missing_leaf, Wanted::of(report)) {
-            let leaf = first(&sources, &mut notes, |source| source.leaf(&wanted));
-            // Before others: of equals the first one is chosen.
-            bundle.certificates.splice(0..0, leaf);
+            let leaf = first(&sources, &mut notes, |source| source.leaf(&wanted, at));
+            given.certificates.extend(leaf);
         }
-        let product = assemble::chain(report, &bundle).and_then(|chain| chain.product());
-        if let (true, Some(product)) = (missing_crl, product.or(report.product())) {
+        let product = chain(&given).and_then(|chain| chain.product());
+        if let (true, Some(product)) = (require_crl, product.or(report.product())) {
             let key = report.key_info.signing_key().unwrap_or(SigningKey::Vcek);
-            bundle.crls.extend(first(&sources, &mut notes, |source| {
+            given.crls.extend(first(&sources, &mut notes, |source| {
                 source.crl(product, key)
             }));
         }
+        notes.extend(sources.iter().flat_map(|source| source.notes()));
+        found = chain(&given);
     }
-    Ok(Found {
-        chain: assemble::chain(report, &bundle),
-        notes,
-    })
+    let chain = found.map(|chain| {
+        let of_chain = |crl: &Crl| crl.is_issued_in_name_of(chain.ark());
+        match named_crls.into_iter().next() {
+            // It was named to be used: that it can't be must show.
+            Some(other) if !given.crls.iter().any(of_chain) => {
+                notes.push(format!(
+                    "a revocation list of --certs is of another issuer than this chain's: {}",
+                    other.issuer()
+                ));
+                if chain.crl().is_none() {
+                    chain.with_crl(other)
+                } else {
+                    chain
+                }
+            }
+            _ => chain,
+        }
+    });
+    if require_crl && !own.crls.is_empty() && chain.as_ref().is_some_and(|c| c.crl().is_none()) {
+        notes.push(
+            "the revocation list that came with the report does not count where one is required: \
+             the host may have kept an old one"
+                .to_owned(),
+        );
+    }
+    Ok(Found { chain, notes })
 }
 
 /// The first answer; sources that fail leave a note.

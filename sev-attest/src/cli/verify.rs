@@ -59,8 +59,13 @@ pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
         Err(error) => return Err(refused(error)),
     };
     let report = evidence.report;
-    let Found { chain, notes } =
-        sources::find(&report, evidence.bundle, &args.sources, policy.require_crl)?;
+    let Found { chain, notes } = sources::find(
+        &report,
+        &evidence.bundle,
+        &args.sources,
+        policy.require_crl,
+        at,
+    )?;
     let appraisal = appraise::appraise(&report, chain.as_ref(), &policy, at);
     write(args, &appraisal, &notes, out)
 }
@@ -77,7 +82,7 @@ fn write(
         format!("{value:#}\n")
     } else {
         for note in notes {
-            eprintln!("sev-attest: {}", crate::show::plain(note));
+            super::say(&crate::show::plain(note));
         }
         match columns() {
             Some(columns) => appraisal.to_text_within(columns),

@@ -9,6 +9,7 @@ use super::cache::write_atomically;
 use super::error::FetchError;
 use super::source::Fetcher;
 use crate::cert::Certificate;
+use crate::chain::signed_report;
 use crate::report::{Report, SigningKey};
 use crate::source::Wanted;
 use crate::time::UnixTime;
@@ -37,15 +38,22 @@ pub fn bundle(
 ) -> Result<Bundle, FetchError> {
     let wanted = Wanted::of(report).ok_or(FetchError::UnsignedReport)?;
     let key = wanted.signing_key;
-    let leaf = at_hand
-        .iter()
-        .find_map(|certificate| fetcher.trust().leaf(certificate.der(), &wanted).ok());
-    let leaf = match leaf {
-        Some(leaf) => leaf,
+    let at_hand = at_hand.iter().filter_map(|certificate| {
+        let wanted = of_chip(certificate, report, wanted);
+        fetcher.trust().leaf(certificate.der(), &wanted).ok()
+    });
+    // of equals the first one
+    let mut at_hand: Vec<Certificate> = at_hand.collect();
+    at_hand.sort_by_key(|leaf| !leaf.is_valid_at(now));
+    let leaf = match at_hand.into_iter().next() {
+        Some(leaf) if key == SigningKey::Vlek || leaf.is_valid_at(now) => leaf,
         None if key == SigningKey::Vlek => return Err(FetchError::VlekNotPublic),
-        None => match fetcher.leaf(&wanted)? {
-            Some(found) => found.document,
-            None => return Err(FetchError::NoSuchKey),
+        // one that has run out serves where no other is to be had
+        old => match (fetcher.leaf(&wanted, now), old) {
+            (Ok(Some(found)), _) => found.document,
+            (_, Some(old)) => old,
+            (Ok(None), None) => return Err(FetchError::NoSuchKey),
+            (Err(error), None) => return Err(error),
         },
     };
     let product = match leaf.endorsement() {
@@ -81,6 +89,20 @@ pub fn bundle(
         files,
         crl_until: crl.next_update(),
     })
+}
+
+/// What is wanted, of the certificate's chip where the report masks its own and the certificate's
+/// key signed it.
+fn of_chip(certificate: &Certificate, report: &Report, mut wanted: Wanted) -> Wanted {
+    if let Ok(extensions) = certificate.endorsement()
+        && let Some(hwid) = &extensions.hwid
+        && wanted.chip_id.is_zero()
+        && signed_report(certificate, report)
+        && let Some(id) = wanted.chip_id.0.get_mut(..hwid.len())
+    {
+        id.copy_from_slice(hwid);
+    }
+    wanted
 }
 
 /// A PEM block.

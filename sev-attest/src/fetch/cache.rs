@@ -128,6 +128,26 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
     })
 }
 
+/// Writes a file that the user named: a device, a pipe or what a symbolic link points at is written
+/// to and stays what it is; anything else is written as by [`write_atomically`].
+///
+/// # Errors
+/// When the system refuses.
+pub fn write_named(path: &Path, bytes: &[u8]) -> Result<(), FetchError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+            let mut options = fs::File::options();
+            let file = options.write(true).create(true).truncate(true).open(path);
+            file.and_then(|mut file| file.write_all(bytes))
+                .map_err(|source| FetchError::File {
+                    path: path.to_owned(),
+                    source,
+                })
+        }
+        _ => write_atomically(path, bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +182,36 @@ mod tests {
         fs::write(directory.path().join("file"), b"old").unwrap();
         assert!(write_atomically(&directory.path().join("file/x"), b"new").is_err());
         assert_eq!(fs::read(directory.path().join("file")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_stays_what_it_is() {
+        use std::os::unix::fs::{FileTypeExt as _, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), b"a longer old text").unwrap();
+        symlink("file", path("link")).unwrap();
+        symlink("made", path("dangling")).unwrap();
+        symlink("/dev/null", path("null")).unwrap();
+        for name in ["file", "link", "dangling", "null", "new"] {
+            write_named(&path(name), b"text").unwrap();
+            let is_link = fs::symlink_metadata(path(name)).unwrap().is_symlink();
+            assert_eq!(is_link, !["file", "new"].contains(&name), "{name}");
+        }
+        for name in ["file", "made", "new"] {
+            assert_eq!(fs::read(path(name)).unwrap(), b"text", "{name}");
+        }
+        let pipe = path("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        write_named(&pipe, b"text").unwrap();
+        assert_eq!(reader.join().unwrap(), b"text");
+        let kind = fs::symlink_metadata(&pipe).unwrap().file_type();
+        assert!(kind.is_fifo());
     }
 
     #[test]

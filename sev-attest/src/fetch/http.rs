@@ -3,7 +3,7 @@
 //! Redirects are refused: the service has none, and a mirror that wants one can be named itself.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::error::FetchError;
@@ -85,6 +85,8 @@ pub struct Client {
     base: BaseUrl,
     limits: Limits,
     agent: ureq::Agent,
+    /// Spent on waits so far, for all documents together.
+    waited: Mutex<Duration>,
 }
 
 impl Client {
@@ -108,6 +110,7 @@ impl Client {
             base,
             limits,
             agent: config.into(),
+            waited: Mutex::default(),
         }
     }
 
@@ -123,17 +126,23 @@ impl Client {
     /// When no complete answer with status 200 was had within the limits.
     pub fn get(&self, path: &str) -> Result<Vec<u8>, FetchError> {
         let url = self.url(path);
-        let mut waited = Duration::ZERO;
         let mut attempt = 1;
         loop {
             let (outcome, error) = match self.once(&url) {
                 Ok(body) => return Ok(body),
                 Err(failure) => failure,
             };
-            match self.limits.retry.next(attempt, outcome, waited, jitter()) {
+            let next = {
+                let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
+                let next = self.limits.retry.next(attempt, outcome, *waited, jitter());
+                if let Next::Wait(wait) = next {
+                    *waited += wait;
+                }
+                next
+            };
+            match next {
                 Next::Wait(wait) => {
                     std::thread::sleep(wait);
-                    waited += wait;
                     attempt += 1;
                 }
                 Next::Final => return Err(error),

@@ -13,7 +13,7 @@ mod source;
 mod trust;
 
 pub use bundle::{Bundle, bundle, pem};
-pub use cache::{Cache, write_atomically};
+pub use cache::{Cache, write_atomically, write_named};
 pub use error::FetchError;
 pub use http::{BaseUrl, Client, KDS, Limits, MAX_ANSWER};
 pub use kds::Document;

@@ -11,7 +11,7 @@ pub struct RetryPolicy {
     pub first_wait: Duration,
     /// Longest wait chosen by back-off; what the server asks for is not cut to it.
     pub longest_wait: Duration,
-    /// Waits together at most. A server that asks for more ends the attempts.
+    /// Waits together at most, a client's for all its documents. A server that asks for more ends the attempts.
     pub total_wait: Duration,
 }
 

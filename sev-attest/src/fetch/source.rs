@@ -1,6 +1,7 @@
 //! Cache first, then the service: the source of certificates that `verify` uses.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::cache::Cache;
@@ -53,6 +54,8 @@ pub struct Fetcher {
     trust: Trust,
     cache: Option<Cache>,
     client: Option<Client>,
+    /// Failures that were forgiven; `None` where none is.
+    forgiven: Option<Mutex<Vec<FetchError>>>,
 }
 
 impl Fetcher {
@@ -63,7 +66,26 @@ impl Fetcher {
             trust,
             cache,
             client,
+            forgiven: None,
         }
+    }
+
+    /// A cache that can't be read counts as empty, and one that can't be written keeps nothing;
+    /// [`CertificateSource::notes`] tells. For those who need the answer and not the cache.
+    #[must_use]
+    pub fn forgiving(mut self) -> Self {
+        self.forgiven = Some(Mutex::default());
+        self
+    }
+
+    /// Notes a failure where failures are forgiven.
+    fn forgive(&self, error: FetchError) -> Result<(), FetchError> {
+        let forgiven = self.forgiven.as_ref().map(Mutex::lock);
+        let Some(Ok(mut forgiven)) = forgiven else {
+            return Err(error);
+        };
+        forgiven.push(error);
+        Ok(())
     }
 
     /// The root that answers must lead to.
@@ -73,12 +95,17 @@ impl Fetcher {
     }
 
     /// The VCEK that `wanted` describes, of whichever product it can be. `Ok(None)` where the
-    /// cache has none and the service says the same, or may not be asked. A VLEK can only be in
-    /// the cache.
+    /// cache has none and the service says the same, or may not be asked. VLEKs are never had.
+    ///
+    /// One in the cache that is not valid `at` that time serves only where the service has none.
     ///
     /// # Errors
     /// When the service didn't answer or answered wrongly, and for a chip that is masked.
-    pub fn leaf(&self, wanted: &Wanted) -> Result<Option<Found<Certificate>>, FetchError> {
+    pub fn leaf(
+        &self,
+        wanted: &Wanted,
+        at: UnixTime,
+    ) -> Result<Option<Found<Certificate>>, FetchError> {
         if wanted.signing_key == SigningKey::Vlek {
             return Ok(None);
         }
@@ -95,10 +122,14 @@ impl Fetcher {
             })
             .collect();
         // all of the cache before any of the network
+        let mut kept = None;
         for document in &documents {
             let read = |bytes: &[u8]| self.trust.leaf(bytes, wanted);
             if let Some((found, _)) = self.cached(document, read)? {
-                return Ok(Some(found));
+                if found.document.is_valid_at(at) {
+                    return Ok(Some(found));
+                }
+                kept = Some(found);
             }
         }
         for document in &documents {
@@ -109,10 +140,14 @@ impl Fetcher {
                 }
                 Ok(None) => {}
                 Err(error) if error.is_not_found() => {}
+                Err(error) if kept.is_some() => {
+                    self.forgive(error)?;
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        Ok(kept)
     }
 
     /// ASK or ASVK, and ARK, as the service gives them.
@@ -188,8 +223,13 @@ impl Fetcher {
         let Some(cache) = &self.cache else {
             return Ok(None);
         };
-        let Some((bytes, age)) = cache.get(document)? else {
-            return Ok(None);
+        let (bytes, age) = match cache.get(document) {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                self.forgive(error)?;
+                return Ok(None);
+            }
         };
         // what does not verify is as good as absent, and is replaced by the next download
         Ok(read(&bytes).ok().map(|content| {
@@ -227,7 +267,9 @@ impl Fetcher {
 
     fn keep(&self, document: &Document, bytes: &[u8]) -> Result<(), FetchError> {
         if let Some(cache) = &self.cache {
-            cache.put(document, bytes)?;
+            if let Err(error) = cache.put(document, bytes) {
+                self.forgive(error)?;
+            }
         }
         Ok(())
     }
@@ -241,8 +283,8 @@ impl CertificateSource for Fetcher {
         }
     }
 
-    fn leaf(&self, wanted: &Wanted) -> Result<Option<Certificate>, SourceError> {
-        match Self::leaf(self, wanted) {
+    fn leaf(&self, wanted: &Wanted, at: UnixTime) -> Result<Option<Certificate>, SourceError> {
+        match Self::leaf(self, wanted, at) {
             Ok(found) => Ok(found.map(|found| found.document)),
             Err(FetchError::MaskedChip) if self.client.is_none() => Ok(None),
             Err(error) => Err(self.failed(error)),
@@ -254,6 +296,13 @@ impl CertificateSource for Fetcher {
             Ok(found) => Ok(found.map(|found| found.document)),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let Some(Ok(forgiven)) = self.forgiven.as_ref().map(Mutex::lock) else {
+            return Vec::new();
+        };
+        forgiven.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -5,6 +5,9 @@
 //! trustee (`report` or `hcl_report`, `vcek`), and `{"attestation_report": {…}}` with the report field by field, as
 //! the `sev` crate and thereby trustee write it. Copies of fields beside the bytes are not looked at.
 
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Bundle, Evidence, Form, FormatError, encoded};
@@ -50,35 +53,132 @@ pub(super) fn looks_like(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Evidence, FormatError> {
-    let value: Value =
+    let value: Unique =
         serde_json::from_slice(bytes).map_err(|error| FormatError::Json(error.to_string()))?;
     let object = value
+        .0
         .as_object()
         .ok_or_else(|| FormatError::Json("no object".to_owned()))?;
     in_object(object, 0)
 }
 
-fn in_object(object: &Map<String, Value>, depth: usize) -> Result<Evidence, FormatError> {
-    let mut reports = REPORT
-        .iter()
-        .filter_map(|name| Some((name, object.get(*name)?)))
+/// JSON in which no key comes twice in an object: readers differ in which of the two they take.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Unique(item)) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((key, Unique(value))) = map.next_entry::<String, Unique>()? {
+            if object.contains_key(&key) {
+                return Err(de::Error::custom(format!("{key:?} is there twice")));
+            }
+            object.insert(key, value);
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// The values of an object that are reports by their names.
+fn reports(object: &Map<String, Value>) -> impl Iterator<Item = (&'static str, &Value)> {
+    REPORT
+        .into_iter()
+        .filter_map(|name| Some((name, object.get(name)?)))
         // Azure's evidence has a TPM's quote, an object, beside the report.
-        .filter(|(name, value)| **name != "quote" || !value.is_object());
-    let Some((name, value)) = reports.next() else {
-        let inner = WRAPPERS
-            .iter()
-            .filter_map(|name| object.get(*name)?.as_object());
-        return match inner.take(1).next() {
-            Some(inner) if depth < MAX_DEPTH => in_object(inner, depth + 1),
-            _ => Err(FormatError::Json(format!(
-                "no report under any of {}",
-                REPORT.join(", ")
-            ))),
-        };
+        .filter(|(name, value)| *name != "quote" || !value.is_object())
+}
+
+/// The wrappers in an object that have a report somewhere in them.
+fn wrappers(object: &Map<String, Value>, depth: usize) -> Vec<(&'static str, &Map<String, Value>)> {
+    if depth == MAX_DEPTH {
+        return Vec::new();
+    }
+    let has_report = |inner: &Map<String, Value>| {
+        reports(inner).next().is_some() || !wrappers(inner, depth + 1).is_empty()
     };
-    if let Some((other, _)) = reports.next() {
+    WRAPPERS
+        .into_iter()
+        .filter_map(|name| Some((name, object.get(name)?.as_object()?)))
+        .filter(|(_, inner)| has_report(inner))
+        .collect()
+}
+
+fn in_object(object: &Map<String, Value>, depth: usize) -> Result<Evidence, FormatError> {
+    let wrappers = wrappers(object, depth);
+    let mut names = reports(object)
+        .map(|(name, _)| name)
+        .chain(wrappers.iter().map(|(name, _)| *name));
+    if let (Some(name), Some(other)) = (names.next(), names.next()) {
         return Err(FormatError::Json(format!("both {name:?} and {other:?}")));
     }
+    let mut evidence = match (reports(object).next(), wrappers.first()) {
+        (Some((name, value)), _) => under(name, value, depth)?,
+        (None, Some((_, inner))) => in_object(inner, depth + 1)?,
+        (None, None) => {
+            let names = REPORT.join(", ");
+            return Err(FormatError::Json(format!("no report under any of {names}")));
+        }
+    };
+    evidence.form = Form::Json;
+    for name in CERTIFICATES {
+        if let Some(value) = object.get(name) {
+            evidence.bundle.add(certificates(value, name)?)?;
+        }
+    }
+    Ok(evidence)
+}
+
+/// The report that is the value of a key of this name.
+fn under(name: &str, value: &Value, depth: usize) -> Result<Evidence, FormatError> {
     let bytes = match value {
         Value::Object(fields) if fields.contains_key("measurement") => fields::assemble(fields)?,
         // `{"report": {"report": …, certificates}}`
@@ -86,14 +186,7 @@ fn in_object(object: &Map<String, Value>, depth: usize) -> Result<Evidence, Form
         value => bytes(value)
             .ok_or_else(|| FormatError::Json(format!("{name:?} is neither base64 nor hex")))?,
     };
-    let mut evidence = super::read_binary_report(&bytes)?;
-    evidence.form = Form::Json;
-    for name in CERTIFICATES {
-        if let Some(value) = object.get(name) {
-            evidence.bundle.extend(certificates(value, name)?);
-        }
-    }
-    Ok(evidence)
+    super::read_binary_report(&bytes)
 }
 
 /// Bytes as base64, hex or an array of numbers.
@@ -123,7 +216,7 @@ fn certificates(value: &Value, name: &str) -> Result<Bundle, FormatError> {
         Value::Array(items) if items.first().is_some_and(|item| !item.is_number()) => {
             let mut bundle = Bundle::default();
             for item in items {
-                bundle.extend(certificates(item, name)?);
+                bundle.add(certificates(item, name)?)?;
             }
             Ok(bundle)
         }

@@ -64,6 +64,18 @@ impl Bundle {
         self.certificates.is_empty() && self.crls.is_empty()
     }
 
+    /// Adds all of `other`, which comes from the same input.
+    ///
+    /// # Errors
+    /// Where that makes more than [`MAX_CERTIFICATES`]: each costs time to verify.
+    fn add(&mut self, other: Self) -> Result<(), FormatError> {
+        self.extend(other);
+        if self.certificates.len() + self.crls.len() > MAX_CERTIFICATES {
+            return Err(FormatError::TooMany);
+        }
+        Ok(())
+    }
+
     /// Adds all of `other`.
     pub fn extend(&mut self, other: Self) {
         self.certificates.extend(other.certificates);
@@ -187,7 +199,8 @@ pub fn read(bytes: &[u8]) -> Result<Input, FormatError> {
 }
 
 fn read_binary(bytes: &[u8]) -> Result<Input, FormatError> {
-    if bytes.first() == Some(&0x30) {
+    // No certificate is so short that its length is zero; a report of version 0x30 begins so.
+    if bytes.first() == Some(&0x30) && !bytes.starts_with(&[0x30, 0, 0, 0]) {
         return read_der(bytes).map(Input::Certificates);
     }
     if table::looks_like(bytes) {

@@ -98,7 +98,7 @@ pub fn read(bytes: &[u8]) -> Result<Bundle, TableError> {
         if !fits {
             return Err(content(FormatError::Other("another kind of thing")));
         }
-        bundle.extend(inner);
+        bundle.add(inner).map_err(content)?;
     }
     Ok(bundle)
 }

@@ -99,15 +99,43 @@ impl<T: Tree> ConfigfsTsm<T> {
         Self { root, tree }
     }
 
-    /// Whether the kernel has TSM reports at all. Whose they are shows at the first request.
-    #[must_use]
-    pub fn is_there(&self) -> bool {
-        self.tree.is_directory(&self.root)
+    /// Whether the kernel's TSM reports are SEV-SNP's: only a request tells, so one is made and
+    /// removed.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn serves(&mut self) -> Result<(), GuestError> {
+        let path = self.make()?;
+        let provider = self.provider(&path);
+        self.removed(path, provider)
+    }
+
+    /// Refuses another provider than SEV-SNP's.
+    fn provider(&mut self, path: &Path) -> Result<(), GuestError> {
+        let provider = self.read(path, "provider")?;
+        let provider = String::from_utf8_lossy(&provider).trim().to_owned();
+        if provider == PROVIDER {
+            Ok(())
+        } else {
+            Err(GuestError::OtherProvider(provider))
+        }
+    }
+
+    /// Removes a request whatever became of it; an answer counts more than a leftover.
+    fn removed<A>(
+        &mut self,
+        path: PathBuf,
+        answer: Result<A, GuestError>,
+    ) -> Result<A, GuestError> {
+        match self.tree.remove(&path) {
+            Err(source) if answer.is_ok() => Err(GuestError::File { path, source }),
+            _ => answer,
+        }
     }
 
     /// Makes the request's directory, under a name that is nobody else's.
     fn make(&mut self) -> Result<PathBuf, GuestError> {
-        if !self.is_there() {
+        if !self.tree.is_directory(&self.root) {
             return Err(GuestError::NoConfigfs(self.root.clone()));
         }
         loop {
@@ -191,11 +219,7 @@ impl<T: Tree> ConfigfsTsm<T> {
         path: &Path,
         request: &ReportRequest,
     ) -> Result<GuestReport, GuestError> {
-        let provider = self.read(path, "provider")?;
-        let provider = String::from_utf8_lossy(&provider).trim().to_owned();
-        if provider != PROVIDER {
-            return Err(GuestError::OtherProvider(provider));
-        }
+        self.provider(path)?;
         for _ in 0..ATTEMPTS {
             if let Some((answer, table)) = self.ask(path, request)? {
                 return GuestReport::checked(&answer, table, request);
@@ -216,10 +240,6 @@ impl<T: Tree> ReportProvider for ConfigfsTsm<T> {
     fn report(&mut self, request: &ReportRequest) -> Result<GuestReport, GuestError> {
         let path = self.make()?;
         let answer = self.ask_until_undisturbed(&path, request);
-        // the request goes whatever became of it; an answer counts more than a leftover
-        match self.tree.remove(&path) {
-            Err(source) if answer.is_ok() => Err(GuestError::File { path, source }),
-            _ => answer,
-        }
+        self.removed(path, answer)
     }
 }

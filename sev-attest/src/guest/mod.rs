@@ -36,7 +36,8 @@ impl Vmpl {
 pub struct ReportRequest {
     /// The guest's own 64 bytes.
     pub data: [u8; 64],
-    /// The level that asks, at least that of the kernel; `None` for the kernel's own.
+    /// The level that asks, at least that of the kernel; `None` for the kernel's own where the
+    /// interface tells it (configfs-tsm), else 0.
     pub vmpl: Option<Vmpl>,
     /// Whether the host's certificate table is wanted too.
     pub extended: bool,
@@ -96,15 +97,20 @@ pub trait ReportProvider {
 /// The interface that this kernel has: configfs-tsm where it serves SEV-SNP, else the device.
 ///
 /// # Errors
-/// [`GuestError::NotAGuest`] where there is neither.
+/// [`GuestError::NotAGuest`] where there is neither; why configfs-tsm does not serve where there is
+/// that alone.
 pub fn detect() -> Result<Box<dyn ReportProvider>, GuestError> {
-    let tsm = ConfigfsTsm::default();
-    if tsm.is_there() {
-        return Ok(Box::new(tsm));
-    }
+    let mut tsm = ConfigfsTsm::default();
+    let refused = match tsm.serves() {
+        Ok(()) => return Ok(Box::new(tsm)),
+        Err(error) => error,
+    };
     match SevGuest::open(DEVICE.as_ref()) {
         Ok(device) => Ok(Box::new(device)),
-        Err(GuestError::NoDevice(_)) => Err(GuestError::NotAGuest),
+        Err(GuestError::NoDevice(_)) => match refused {
+            GuestError::NoConfigfs(_) => Err(GuestError::NotAGuest),
+            refused => Err(refused),
+        },
         Err(error) => Err(error),
     }
 }

@@ -113,17 +113,31 @@ pub fn sha256(data: &[u8]) -> [u8; SHA256_LEN] {
     Sha256::digest(data).into()
 }
 
+/// Longest kernel or initial RAM disk that can be booted: QEMU hands on their lengths in 32 bits.
+const MAX_BOOT_FILE: u64 = u32::MAX as u64;
+
 /// SHA-256 of all that `source` yields, in constant memory.
 ///
 /// # Errors
-/// When reading fails.
-pub fn sha256_reader(mut source: impl Read) -> io::Result<[u8; SHA256_LEN]> {
+/// When reading fails, and for more than can be booted.
+pub fn sha256_reader(source: impl Read) -> io::Result<[u8; SHA256_LEN]> {
+    sha256_within(source, MAX_BOOT_FILE)
+}
+
+fn sha256_within(mut source: impl Read, max: u64) -> io::Result<[u8; SHA256_LEN]> {
     let mut buffer = vec![0; 256 << 10];
     let mut hash = Sha256::new();
+    let mut left = max;
     loop {
         match source.read(&mut buffer) {
             Ok(0) => return Ok(hash.finalize().into()),
-            Ok(n) => hash.update(buffer.get(..n).unwrap_or_default()),
+            Ok(n) => {
+                left = u64::try_from(n)
+                    .ok()
+                    .and_then(|n| left.checked_sub(n))
+                    .ok_or_else(|| io::Error::other(format!("longer than {max} bytes")))?;
+                hash.update(buffer.get(..n).unwrap_or_default());
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
@@ -133,6 +147,14 @@ pub fn sha256_reader(mut source: impl Read) -> io::Result<[u8; SHA256_LEN]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_without_end_is_given_up() {
+        let hash = |bytes: &[u8]| sha256_within(bytes, 1 << 20);
+        assert!(hash(&vec![0; 1 << 20]).is_ok());
+        assert!(hash(&vec![0; (1 << 20) + 1]).is_err());
+        assert!(sha256_within(io::repeat(0), 1 << 20).is_err());
+    }
 
     #[test]
     fn table_layout() {

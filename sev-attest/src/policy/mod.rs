@@ -54,7 +54,7 @@ pub struct Policy {
     pub allow_masked_chip_id: bool,
     /// The report is signed by this kind of key.
     pub signing_key: Option<SigningKey>,
-    /// The VLEK is one of these cloud providers'.
+    /// The key is a VLEK, and one of these cloud providers'.
     pub csp_id: Vec<String>,
     /// The product is one of these.
     pub product: Vec<Product>,

@@ -39,6 +39,18 @@ impl TcbMinimum {
         ]
     }
 
+    /// These minima, and those of `other` where there are none.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            fmc: self.fmc.or(other.fmc),
+            boot_loader: self.boot_loader.or(other.boot_loader),
+            tee: self.tee.or(other.tee),
+            snp: self.snp.or(other.snp),
+            microcode: self.microcode.or(other.microcode),
+        }
+    }
+
     /// Whether nothing is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -221,12 +221,6 @@ impl Report {
         self.cpuid.and_then(Cpuid::product)
     }
 
-    /// Whether the platform hides the chip's id.
-    #[must_use]
-    pub fn chip_is_masked(&self) -> bool {
-        self.key_info.mask_chip_key() || self.chip_id.is_zero()
-    }
-
     /// What the specification forbids and the report has; empty for every report of a real
     /// security processor.
     #[must_use]

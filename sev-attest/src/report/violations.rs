@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    ECDSA_P384_SHA384, HOST_VMPL, REPORT_LEN, Report, SIGNED_LEN, SignatureError, Version,
+    ECDSA_P384_SHA384, HOST_VMPL, REPORT_LEN, Report, SIGNED_LEN, SignatureError, SigningKey,
+    Version,
 };
 
 /// Something in a report that no security processor writes.
@@ -24,6 +25,8 @@ pub enum Violation {
     SignatureAlgorithm(u32),
     /// The signing key has a reserved number, or there is none.
     SigningKey(u32),
+    /// The chip's key is masked, and signed all the same.
+    MaskedKey,
     /// The VMPL is neither 0 to 3 nor that of a report for the host.
     Vmpl(u32),
     /// The signature field is malformed.
@@ -56,6 +59,9 @@ impl fmt::Display for Violation {
             ),
             Self::SigningKey(7) => f.write_str("the report is not signed (signing key 7)"),
             Self::SigningKey(number) => write!(f, "signing key {number} is reserved"),
+            Self::MaskedKey => {
+                f.write_str("the chip's key is masked, so that no VCEK can have signed the report")
+            }
             Self::Vmpl(vmpl) => write!(f, "VMPL {vmpl} does not exist"),
             Self::Signature(error) => write!(f, "signature: {error}"),
         }
@@ -125,6 +131,11 @@ pub(super) fn of(report: &Report) -> Vec<Violation> {
     unless(
         report.key_info.signing_key().is_some(),
         Violation::SigningKey(report.key_info.signing_key_number()),
+    );
+    // Firmware that has it masked writes zeros instead of the VCEK's signature (AMD 56860, 7.3).
+    unless(
+        !report.key_info.mask_chip_key() || report.key_info.signing_key() != Some(SigningKey::Vcek),
+        Violation::MaskedKey,
     );
     unless(
         report.vmpl <= 3 || report.vmpl == HOST_VMPL,

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use sev_attest::product::Product;
+use sev_attest_issuer::{CrlSpec, RsaKey};
+
 use crate::server::{Reply, Server};
 use crate::support::{GENOA_CHAIN, MILAN_CHAIN, MILAN_CRL, MILAN_VLEK_CHAIN, files, milan, vector};
 
@@ -89,6 +92,19 @@ fn each_kind() {
     let output = sev_attest(&cache, &server.url, &["vcek", &report, "--pem", "-o", "-"]);
     assert!(text(&output.stdout).starts_with("-----BEGIN CERTIFICATE-----\n"));
     assert_eq!(server.requests().len(), 4);
+}
+
+#[test]
+fn a_link_named_as_output_is_written_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(vec![], kds);
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let name = link.to_str().unwrap();
+    let args = ["crl", "--product", "milan", "-o", name];
+    let output = sev_attest(directory.path(), &server.url, &args);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/null"));
 }
 
 #[test]
@@ -185,6 +201,15 @@ fn exit_status_tells_what_failed() {
     );
     assert_eq!(status(vec![], &["vcek", "/nonexistent"]), 2);
     assert_eq!(status(vec![], &["vcek"]), 2);
+    let newer = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/vectors/az-milan-v3-report.bin"
+    );
+    assert_eq!(
+        status(vec![], &["vcek", newer, "--product", "genoa"]),
+        2,
+        "the report says another product"
+    );
     assert_eq!(status(vec![], &["ca", "--product", "rome"]), 2);
     let text_file = directory.path().join("text");
     fs::write(&text_file, "hello").unwrap();
@@ -266,4 +291,70 @@ fn verify_asks_cache_then_service_unless_offline() {
     let (status, said) = verify(&server.url, &["--require-crl"]);
     assert_eq!(status, 0, "{said}");
     assert_eq!(server.requests()[1..], ["/vcek/v1/Milan/crl"]);
+}
+
+/// A list at hand, of whatever issuer, may be an old one: the sources are asked all the same.
+#[test]
+fn a_required_list_is_always_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = report(directory.path());
+    let vcek = directory.path().join("vcek.der");
+    fs::write(&vcek, milan().1).unwrap();
+    let certs = directory.path().join("certs");
+    fs::create_dir(&certs).unwrap();
+    let other = CrlSpec::new(Product::Genoa).sign(&RsaKey::ark());
+    let old = CrlSpec::new(Product::Milan).sign(&RsaKey::ark());
+    for (name, list) in [("a", other), ("b", old), ("c", MILAN_CRL.to_vec())] {
+        fs::write(certs.join("crl.der"), list).unwrap();
+        let server = Server::start(vec![], kds);
+        let output = Command::new(env!("CARGO_BIN_EXE_sev-attest"))
+            .args(["verify", &report, "--kds-url", &server.url, "--require-crl"])
+            .args(["--max-wait", "1", "--at", "2026-08-18T00:00:00Z"])
+            .arg("--certs")
+            .arg(&vcek)
+            .arg("--certs")
+            .arg(&certs)
+            .arg("--cache-dir")
+            .arg(directory.path().join(name))
+            .output()
+            .unwrap();
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(server.requests(), ["/vcek/v1/Milan/crl"], "{name}");
+    }
+}
+
+/// What was fetched and verified serves, whether or not it can be kept.
+#[test]
+fn verify_does_without_a_cache_that_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let report = report(directory.path());
+    let file = directory.path().join("file");
+    fs::write(&file, "no directory").unwrap();
+    let server = Server::start(vec![], kds);
+    let verify = |cache: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_sev-attest"))
+            .args(["verify", &report, "--kds-url", &server.url, "--require-crl"])
+            .args(["--max-wait", "1", "--at", "2026-08-18T00:00:00Z"])
+            .arg("--cache-dir")
+            .arg(cache)
+            .output()
+            .unwrap()
+    };
+    let output = verify(&file);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(file.to_str().unwrap()));
+    // what can't be read there is as absent
+    let cache = directory.path().join("cache");
+    verify(&cache);
+    for kept in files(&cache) {
+        fs::remove_file(&kept).unwrap();
+        fs::create_dir(&kept).unwrap();
+    }
+    let output = verify(&cache);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(cache.to_str().unwrap()));
+    // `fetch` is asked to keep it, and says that it can't
+    let output = sev_attest(&file, &server.url, &["ca", "--product", "milan"]);
+    assert_eq!(output.status.code(), Some(2));
 }

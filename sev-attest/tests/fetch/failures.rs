@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sev_attest::fetch::{FetchError, MAX_ANSWER};
 
 use crate::server::{Reply, Server};
-use crate::support::{fetcher, files, milan, parse, vector, wanted};
+use crate::support::{crl_day, fetcher, files, milan, parse, vector, wanted};
 
 struct Outcome {
     result: Result<Option<Vec<u8>>, FetchError>,
@@ -22,7 +22,7 @@ fn fetch(script: Vec<Reply>) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(script, move |_| Reply::Ok(vcek.clone()));
     let start = Instant::now();
-    let result = fetcher(&server.url, directory.path()).leaf(&wanted(&report));
+    let result = fetcher(&server.url, directory.path()).leaf(&wanted(&report), crl_day());
     Outcome {
         result: result.map(|found| found.map(|found| found.document.der().to_vec())),
         requests: server.requests().len(),
@@ -90,6 +90,17 @@ fn busy_for_too_long() {
 }
 
 #[test]
+fn waits_for_several_documents_add_up() {
+    // the second product is asked for after the first is not known
+    let script = vec![Reply::busy("2"), Reply::status(404), Reply::busy("2")];
+    let error = fails(script, 3);
+    assert!(
+        matches!(error, FetchError::AskedToWait { seconds: 2, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn server_errors() {
     for code in [500, 502, 503, 504] {
         succeeds(vec![Reply::status(code), Reply::status(code)], 3);
@@ -119,7 +130,7 @@ fn unknown_chip() {
     let (report, _) = milan();
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], |_| Reply::status(404));
-    let found = fetcher(&server.url, directory.path()).leaf(&wanted(&report));
+    let found = fetcher(&server.url, directory.path()).leaf(&wanted(&report), crl_day());
     assert!(found.unwrap().is_none());
     let asked = server.requests();
     assert_eq!(asked.len(), 2, "{asked:?}");
@@ -180,7 +191,7 @@ fn nobody_listens() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("http://{address}");
     let error = fetcher(&url, directory.path())
-        .leaf(&wanted(&milan().0))
+        .leaf(&wanted(&milan().0), crl_day())
         .unwrap_err();
     assert!(
         matches!(error, FetchError::GaveUp { attempts: 3, .. }),
@@ -195,7 +206,7 @@ fn no_http_and_no_tls() {
     let server = Server::start(vec![], |_| Reply::Ok(milan().1));
     let directory = tempfile::tempdir().unwrap();
     let url = server.url.replace("http://", "https://");
-    let fetched = fetcher(&url, directory.path()).leaf(&wanted(&milan().0));
+    let fetched = fetcher(&url, directory.path()).leaf(&wanted(&milan().0), crl_day());
     assert!(fetched.is_err());
     assert!(
         server
@@ -261,7 +272,7 @@ fn a_masked_chip_is_not_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], move |_| Reply::Ok(vcek.clone()));
     let error = fetcher(&server.url, directory.path())
-        .leaf(&wanted(&masked))
+        .leaf(&wanted(&masked), crl_day())
         .unwrap_err();
     assert!(matches!(error, FetchError::MaskedChip), "{error}");
     assert!(server.requests().is_empty());

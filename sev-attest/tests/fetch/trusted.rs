@@ -3,16 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use sev_attest::cert::Crl;
-use sev_attest::fetch::{FetchError, Origin, Trust, bundle};
+use sev_attest::cert::{Certificate, Crl};
+use sev_attest::fetch::{FetchError, Fetcher, ForeignRoot, Origin, Trust, bundle, pem};
 use sev_attest::product::Product;
 use sev_attest::report::{Report, SigningKey};
+use sev_attest::source::CertificateSource;
 use sev_attest::time::UnixTime;
+use sev_attest_issuer::{CertSpec, CrlSpec, Issuer, LeafKey, ReportSpec, RsaKey};
 
 use crate::server::{Reply, Server};
 use crate::support::{
-    CRL_DAY, GENOA_CHAIN, MILAN_CHAIN, MILAN_CRL, MILAN_VLEK_CHAIN, crl_day, fetcher, files, milan,
-    offline, parse, vector, wanted,
+    CRL_DAY, GENOA_CHAIN, MILAN_CHAIN, MILAN_CRL, MILAN_VLEK_CHAIN, client, crl_day, fetcher,
+    files, milan, offline, parse, vector, wanted,
 };
 
 /// The service as it should be, for Milan.
@@ -32,16 +34,43 @@ fn once_fetched_it_serves_from_the_cache() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], kds);
     let fetcher = fetcher(&server.url, directory.path());
-    let first = fetcher.leaf(&wanted(&report)).unwrap().unwrap();
+    let first = fetcher.leaf(&wanted(&report), crl_day()).unwrap().unwrap();
     assert!(matches!(first.origin, Origin::Service(_)));
-    let second = fetcher.leaf(&wanted(&report)).unwrap().unwrap();
+    let second = fetcher.leaf(&wanted(&report), crl_day()).unwrap().unwrap();
     assert_eq!(second.document.der(), vcek);
     assert_eq!(server.requests().len(), 1);
-    let third = offline(directory.path()).leaf(&wanted(&report)).unwrap();
+    let third = offline(directory.path())
+        .leaf(&wanted(&report), crl_day())
+        .unwrap();
     let Origin::Cache(path) = third.unwrap().origin else {
         panic!("not from the cache")
     };
     assert_eq!(fs::read(path).unwrap(), vcek);
+}
+
+#[test]
+fn a_kept_certificate_that_ran_out_serves_only_without_a_better_one() {
+    let (report, vcek) = milan();
+    let directory = tempfile::tempdir().unwrap();
+    let late = UnixTime::from_rfc3339("2060-01-01T00:00:00Z").unwrap();
+    let server = Server::start(vec![], kds);
+    let fetcher = fetcher(&server.url, directory.path());
+    fetcher.leaf(&wanted(&report), crl_day()).unwrap();
+    let found = fetcher.leaf(&wanted(&report), late).unwrap().unwrap();
+    assert!(matches!(found.origin, Origin::Service(_)));
+    assert_eq!(server.requests().len(), 2);
+    let kept = offline(directory.path()).leaf(&wanted(&report), late);
+    assert_eq!(kept.unwrap().unwrap().document.der(), vcek);
+    let gone = Server::start(vec![], |_| Reply::status(404));
+    let fetcher = crate::support::fetcher(&gone.url, directory.path());
+    let kept = fetcher.leaf(&wanted(&report), late).unwrap().unwrap();
+    assert!(matches!(kept.origin, Origin::Cache(_)));
+    let failing = Server::start(vec![], |_| Reply::status(400));
+    let fetcher = crate::support::fetcher(&failing.url, directory.path());
+    fetcher.leaf(&wanted(&report), late).unwrap_err();
+    let fetcher = fetcher.forgiving();
+    assert!(fetcher.leaf(&wanted(&report), late).unwrap().is_some());
+    assert_eq!(CertificateSource::notes(&fetcher).len(), 1);
 }
 
 #[test]
@@ -50,7 +79,7 @@ fn the_request_is_the_services() {
     let server = Server::start(vec![], kds);
     let directory = tempfile::tempdir().unwrap();
     fetcher(&server.url, directory.path())
-        .leaf(&wanted(&report))
+        .leaf(&wanted(&report), crl_day())
         .unwrap();
     let chip = hex::encode(report.chip_id.0);
     let tcb = report.reported_tcb.0.to_le_bytes();
@@ -67,7 +96,7 @@ fn a_damaged_cache_is_as_none() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], kds);
     let fetcher = fetcher(&server.url, directory.path());
-    fetcher.leaf(&wanted(&report)).unwrap();
+    fetcher.leaf(&wanted(&report), crl_day()).unwrap();
     let [path] = &files(directory.path())[..] else {
         panic!("one file expected")
     };
@@ -80,11 +109,11 @@ fn a_damaged_cache_is_as_none() {
         fs::write(path, &poison).unwrap();
         assert!(
             offline(directory.path())
-                .leaf(&wanted(&report))
+                .leaf(&wanted(&report), crl_day())
                 .unwrap()
                 .is_none()
         );
-        let again = fetcher.leaf(&wanted(&report)).unwrap().unwrap();
+        let again = fetcher.leaf(&wanted(&report), crl_day()).unwrap().unwrap();
         assert!(matches!(again.origin, Origin::Service(_)));
         assert_eq!(fs::read(path).unwrap(), vcek);
     }
@@ -229,6 +258,59 @@ fn a_bundle_has_all_that_the_report_needs() {
     assert_eq!(server.requests().len(), before);
 }
 
+/// What is at hand serves a masked report whose key it is, and one that ran out where no other is.
+#[test]
+fn a_bundle_takes_the_right_certificate_at_hand() {
+    let issuer = Issuer::new(Product::Milan);
+    let spec = ReportSpec::new(Product::Milan);
+    let vcek = |chip: u8, key: &LeafKey, not_after: &str| {
+        let mut spec = spec.clone();
+        spec.chip_id[0] = chip;
+        let mut certificate = CertSpec::vcek(&spec, key);
+        certificate.not_after = not_after.to_owned();
+        parse(&certificate.sign(&RsaKey::ask()))
+    };
+    let (key, other) = (LeafKey::default(), LeafKey::new(3));
+    let chip = spec.chip_id[0];
+    let [good, of_another, old] = [
+        vcek(chip, &key, "450101000000Z"),
+        vcek(1, &other, "450101000000Z"),
+        vcek(chip, &key, "260101000000Z"),
+    ];
+    let root = ForeignRoot {
+        ark: parse(&issuer.ark),
+        intermediates: vec![parse(&issuer.ask)],
+    };
+    let served = good.der().to_vec();
+    let chain = pem("CERTIFICATE", &issuer.ask) + &pem("CERTIFICATE", &issuer.ark);
+    let crl = CrlSpec::new(Product::Milan).sign(&RsaKey::ark());
+    let server = |has_vcek: bool| {
+        let (served, chain, crl) = (served.clone(), chain.clone(), crl.clone());
+        Server::start(vec![], move |path| match path {
+            "/vcek/v1/Milan/cert_chain" => Reply::Ok(chain.clone().into()),
+            "/vcek/v1/Milan/crl" => Reply::Ok(crl.clone()),
+            _ if has_vcek => Reply::Ok(served.clone()),
+            _ => Reply::status(404),
+        })
+    };
+    let target = tempfile::tempdir().unwrap();
+    let bundled = |url: &str, spec: &ReportSpec, at_hand: &[Certificate]| {
+        let trust = Trust::Foreign(Box::new(root.clone()));
+        let fetcher = Fetcher::new(trust, None, Some(client(url)));
+        let report = Report::parse(&key.sign_report(spec.to_bytes())).unwrap();
+        bundle(&fetcher, &report, at_hand, target.path(), crl_day()).unwrap();
+        parse(&fs::read(target.path().join("vcek.der")).unwrap())
+    };
+    let (with, without) = (server(true), server(false));
+    let mut masked = spec.clone();
+    masked.chip_id = [0; 64];
+    let at_hand = [of_another, old.clone(), good.clone()];
+    assert_eq!(bundled(&without.url, &masked, &at_hand), good);
+    assert_eq!(bundled(&without.url, &spec, &at_hand), good);
+    assert_eq!(bundled(&with.url, &spec, &at_hand[..2]), good);
+    assert_eq!(bundled(&without.url, &spec, &at_hand[..2]), old);
+}
+
 #[test]
 fn a_bundle_is_whole_or_not_there() {
     let (report, _) = milan();
@@ -273,7 +355,7 @@ fn vleks_are_said_not_to_be_public() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(vec![], kds);
     let fetcher = fetcher(&server.url, directory.path());
-    assert!(fetcher.leaf(&wanted(&report)).unwrap().is_none());
+    assert!(fetcher.leaf(&wanted(&report), crl_day()).unwrap().is_none());
     let error = bundle(&fetcher, &report, &[], directory.path(), crl_day()).unwrap_err();
     assert!(matches!(error, FetchError::VlekNotPublic), "{error}");
     assert!(server.requests().is_empty(), "{CRL_DAY}");

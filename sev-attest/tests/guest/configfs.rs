@@ -256,6 +256,34 @@ fn answers_to_other_questions_are_refused() {
 }
 
 #[test]
+fn whose_reports_they_are_is_asked_first() {
+    let serves = |quirks| {
+        let kernel = Kernel(Rc::default());
+        kernel.0.borrow_mut().quirks = quirks;
+        let answer = ConfigfsTsm::new("/tsm".into(), kernel.clone()).serves();
+        assert!(
+            kernel.0.borrow().entries.is_empty(),
+            "a request was left behind"
+        );
+        answer
+    };
+    serves(Quirks::default()).unwrap();
+    let tdx = Quirks {
+        provider: "tdx_guest\n",
+        ..Quirks::default()
+    };
+    assert!(matches!(serves(tdx), Err(GuestError::OtherProvider(_))));
+    let unregistered = Quirks {
+        make_error: Some(6),
+        ..Quirks::default()
+    };
+    assert!(matches!(
+        serves(unregistered),
+        Err(GuestError::NoProvider(_))
+    ));
+}
+
+#[test]
 fn no_guest() {
     let none = Quirks {
         mounted: false,

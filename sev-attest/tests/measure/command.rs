@@ -186,6 +186,10 @@ fn refusals_name_the_input_and_the_way_out() {
             "EPYC-Milan-v2",
         ),
         (
+            "--mode sev --firmware plain.fd --vcpu-type EPIC".into(),
+            "EPYC-Milan-v2",
+        ),
+        (
             "--firmware plain.fd --vcpus 1 --vcpu-family 23".into(),
             "--vcpu-model",
         ),
@@ -232,6 +236,31 @@ fn policy_file_lists_every_digest_and_is_not_overwritten() {
     inputs.ok(&format!("{args} --force"));
 }
 
+/// Types that share a signature, and so the digest, keep their names.
+#[test]
+fn each_row_has_the_type_that_was_asked_for() {
+    let inputs = Inputs::new();
+    let args = "--firmware plain.fd --vcpus 1,2 --vcpu-type EPYC,EPYC-Milan,EPYC-v4";
+    let text = inputs.ok(args);
+    let names: Vec<&str> = text
+        .lines()
+        .map(|line| line.split_once("  ").unwrap().1)
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "1 x EPYC",
+            "2 x EPYC",
+            "1 x EPYC-Milan",
+            "2 x EPYC-Milan",
+            "1 x EPYC-v4",
+            "2 x EPYC-v4"
+        ]
+    );
+    let digest = |row: usize| &text.lines().nth(row).unwrap()[..96];
+    assert!(digest(0) == digest(4) && digest(0) != digest(2));
+}
+
 #[test]
 fn id_block_for_qemu() {
     let inputs = Inputs::new();
@@ -240,8 +269,11 @@ fn id_block_for_qemu() {
     }
     let args = "--firmware plain.fd --vcpus 1 --vcpu-type EPYC-v4 --id-key id.pem \
                 --author-key author.pem --guest-policy 0x30000 --guest-svn 7 \
-                --family-id 000102030405060708090a0b0c0d0e0f";
+                --family-id 000102030405060708090a0b0c0d0e0f --policy-out guest.toml";
     let text = inputs.ok(args);
+    let policy = std::fs::read_to_string(inputs.path("guest.toml")).unwrap();
+    let policy = sev_attest::policy::Policy::from_toml(&policy).unwrap();
+    assert_eq!(policy.min_guest_svn, Some(7));
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], inputs.library(Mode::Snp, "plain.fd", 1, None));
     assert!(lines[1].starts_with("policy=0x30000,author-key-enabled=on,id-block="));

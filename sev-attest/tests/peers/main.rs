@@ -50,8 +50,8 @@ fn ours(case: &Case) -> (&'static str, String) {
     if let Some(crl) = &case.crl {
         bundle.crls.push(Crl::parse(crl).unwrap());
     }
-    let chain = assemble::chain(&evidence.report, &bundle);
     let at = UnixTime::from_rfc3339(AT).unwrap();
+    let chain = assemble::chain(&evidence.report, &bundle, at);
     let appraisal = appraise(&evidence.report, chain.as_ref(), &policy, at);
     if appraisal.is_genuine() {
         (ACCEPTS, String::new())

@@ -2,15 +2,16 @@
 
 use sev_attest::appraise::{Outcome, appraise};
 use sev_attest::assemble;
-use sev_attest::cert::{Certificate, Crl};
+use sev_attest::cert::{Certificate, Crl, PublicKey};
 use sev_attest::chain::Root;
 use sev_attest::formats::Bundle;
 use sev_attest::policy::Policy;
 use sev_attest::product::Product;
 use sev_attest::report::{Report, SigningKey};
 use sev_attest::source::Wanted;
-use sev_attest_issuer::certificate::{CertSpec, CrlSpec};
-use sev_attest_issuer::{Issuer, RsaKey};
+use sev_attest::time::UnixTime;
+use sev_attest_issuer::certificate::{CertSpec, CrlSpec, ec_spki};
+use sev_attest_issuer::{Issuer, LeafKey, RsaKey};
 
 use crate::support::{Case, REAL, at, data, real, simulated_policy};
 
@@ -32,8 +33,8 @@ fn each_report_finds_its_certificate() {
     for (name, vcek) in REAL {
         let (report, _) = real(name, vcek);
         let bundle = bundle(&ders);
-        assert!(assemble::has_fitting_leaf(&report, &bundle));
-        let chain = assemble::chain(&report, &bundle).unwrap();
+        assert!(assemble::has_fitting_leaf(&report, &bundle, at()));
+        let chain = assemble::chain(&report, &bundle, at()).unwrap();
         assert_eq!(chain.leaf().der(), data(vcek), "{name}");
         assert!(matches!(chain.root(), Root::Amd(_)));
     }
@@ -44,7 +45,7 @@ fn authorities_are_built_in_or_given() {
     let case = Case::new(Product::Genoa);
     let report = Report::parse(&case.bytes()).unwrap();
     let judge = |bundle: &Bundle, policy: &Policy| {
-        let chain = assemble::chain(&report, bundle);
+        let chain = assemble::chain(&report, bundle, at());
         appraise(&report, chain.as_ref(), policy, at())
     };
     let whole = bundle(&[
@@ -65,23 +66,102 @@ fn authorities_are_built_in_or_given() {
         alone.verdict(),
         "NOT GENUINE OR NOT AS EXPECTED: leaf.signature"
     );
-    // A given root takes nothing from a real chain.
+    // A given root takes nothing from a real chain, even over a certificate with the same key.
     let (report, _) = real("az-genoa-report.bin", "az-genoa-vcek.der");
-    let mut mixed = bundle(&[&case.issuer.ark, &case.issuer.ask]);
+    let mut spec = case.spec.clone();
+    spec.chip_id = report.chip_id.0;
+    spec.reported_tcb = report.reported_tcb.decode(Product::Genoa);
+    let mut forged = CertSpec::vcek(&spec, &case.leaf.key);
+    let leaf = Certificate::parse(&data("az-genoa-vcek.der")).unwrap();
+    let PublicKey::P384(point) = leaf.key() else {
+        panic!("no key of P-384")
+    };
+    forged.spki = ec_spki("1.3.132.0.34", point);
+    let forged = forged.sign(&RsaKey::ask());
+    let mut mixed = bundle(&[&forged, &case.issuer.ark, &case.issuer.ask]);
+    let chain = assemble::chain(&report, &mixed, at()).unwrap();
+    assert!(chain.root() == Root::Foreign && chain.leaf_signed_report(&report));
     mixed.extend(bundle(&[&data("az-genoa-vcek.der")]));
-    let chain = assemble::chain(&report, &mixed).unwrap();
+    let chain = assemble::chain(&report, &mixed, at()).unwrap();
     assert_eq!(chain.root(), Root::Amd(Product::Genoa));
     assert!(appraise(&report, Some(&chain), &Policy::default(), at()).is_genuine());
+}
+
+/// A certificate that nobody renewed, or a forged one, does not hide the right one beside it.
+#[test]
+fn of_fitting_certificates_the_signed_and_valid_one_is_taken() {
+    let case = Case::new(Product::Milan);
+    let report = Report::parse(&case.bytes()).unwrap();
+    let spec = CertSpec::vcek(&case.spec, &case.leaf.key);
+    let mut expired = spec.clone();
+    expired.not_after = "260101000000Z".to_owned();
+    let mut early = spec.clone();
+    early.not_before = "270101000000Z".to_owned();
+    let [expired, early] = [expired, early].map(|spec| spec.sign(&RsaKey::ask()));
+    let forged = spec.sign(&RsaKey::asvk());
+    let of_another_key = CertSpec::vcek(&case.spec, &LeafKey::new(3)).sign(&RsaKey::ask());
+    let above = [&case.issuer.ark[..], &case.issuer.ask];
+    let bad = [&expired[..], &early, &forged, &of_another_key];
+    let all = [&bad[..], &[&case.leaf.der], &above].concat();
+    let chain = assemble::chain(&report, &bundle(&all), at()).unwrap();
+    assert_eq!(chain.leaf().der(), case.leaf.der);
+    assert!(assemble::has_fitting_leaf(&report, &bundle(&all), at()));
+    for leaf in &bad[..3] {
+        let alone = bundle(&[&[*leaf][..], &above].concat());
+        assert!(!assemble::has_fitting_leaf(&report, &alone, at()));
+        let chain = assemble::chain(&report, &alone, at()).unwrap();
+        assert_eq!(chain.leaf().der(), *leaf);
+    }
+    let then = UnixTime::from_rfc3339("2025-06-01T00:00:00Z").unwrap();
+    assert!(assemble::has_fitting_leaf(
+        &report,
+        &bundle(&[&expired, above[0], above[1]]),
+        then
+    ));
+}
+
+/// Which chip a masked report is of, only the keys can tell.
+#[test]
+fn a_masked_report_finds_its_certificate() {
+    let mut case = Case::new(Product::Milan);
+    let others = case.spec.clone();
+    case.spec.chip_id = [0; 64];
+    let report = Report::parse(&case.bytes()).unwrap();
+    let vcek = |chip: u8, key: &LeafKey, microcode: u8| {
+        let mut spec = others.clone();
+        spec.chip_id[0] = chip;
+        spec.reported_tcb.microcode = microcode;
+        CertSpec::vcek(&spec, key).sign(&RsaKey::ask())
+    };
+    let microcode = others.reported_tcb.microcode;
+    let right = vcek(1, &case.leaf.key, microcode);
+    let all = [
+        vcek(1, &case.leaf.key, microcode - 1),
+        vcek(2, &LeafKey::new(2), microcode),
+        vcek(3, &LeafKey::new(3), microcode),
+        right.clone(),
+        case.issuer.ark.clone(),
+        case.issuer.ask.clone(),
+    ];
+    let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+    let chain = assemble::chain(&report, &bundle(&all), at()).unwrap();
+    assert_eq!(chain.leaf().der(), right);
+    assert!(assemble::has_fitting_leaf(&report, &bundle(&all), at()));
+    assert!(!assemble::has_fitting_leaf(
+        &report,
+        &bundle(&[all[1], all[4], all[5]]),
+        at()
+    ));
 }
 
 #[test]
 fn nothing_at_hand_is_undecided() {
     let case = Case::new(Product::Milan);
     let report = Report::parse(&case.bytes()).unwrap();
-    assert!(assemble::chain(&report, &Bundle::default()).is_none());
+    assert!(assemble::chain(&report, &Bundle::default(), at()).is_none());
     // Authorities alone are no leaf.
     let above = bundle(&[&case.issuer.ark, &case.issuer.ask]);
-    assert!(assemble::chain(&report, &above).is_none());
+    assert!(assemble::chain(&report, &above, at()).is_none());
 }
 
 #[test]
@@ -91,7 +171,7 @@ fn leaves_of_unknown_issuers_are_refused() {
     spec.issuer = "nobody".to_owned();
     case.leaf.der = spec.sign(&RsaKey::ask());
     let report = Report::parse(&case.bytes()).unwrap();
-    let chain = assemble::chain(&report, &bundle(&[&case.leaf.der])).unwrap();
+    let chain = assemble::chain(&report, &bundle(&[&case.leaf.der]), at()).unwrap();
     let appraisal = appraise(&report, Some(&chain), &simulated_policy(), at());
     assert_eq!(appraisal.outcome, Outcome::Refused);
 }
@@ -115,7 +195,7 @@ fn the_newest_signed_revocation_list_counts() {
         list(Product::Milan, "260301000000Z", vec![], &RsaKey::ask()),
         list(Product::Genoa, "260401000000Z", vec![], &ark),
     ];
-    let chain = assemble::chain(&report, &all).unwrap();
+    let chain = assemble::chain(&report, &all, at()).unwrap();
     let appraisal = appraise(&report, Some(&chain), &simulated_policy(), at());
     assert_eq!(
         appraisal.verdict(),

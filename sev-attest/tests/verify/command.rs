@@ -8,7 +8,7 @@ use serde_json::Value;
 use sev_attest::product::Product;
 use sev_attest_issuer::certificate::{CertSpec, CrlSpec, amd};
 use sev_attest_issuer::der::ia5;
-use sev_attest_issuer::table::{ASK, VLEK, table};
+use sev_attest_issuer::table::{ASK, CRL, VLEK, table};
 use sev_attest_issuer::{Issuer, ReportSpec, RsaKey};
 
 use crate::support::{Case, REAL, path};
@@ -154,7 +154,10 @@ fn exit_statuses() {
     place.write("long.bin", [&good[..], &[1]].concat());
     let mut unknown = good.clone();
     unknown[0] = 9;
-    place.write("unknown.bin", unknown);
+    place.write("unknown.bin", &unknown);
+    // It begins as DER does.
+    unknown[0] = 0x30;
+    place.write("version-48.bin", unknown);
     place.write("bad.toml", "measurment = \"00\"\n");
     let measurement = "3e".repeat(48);
     let other = "3f".repeat(48);
@@ -177,6 +180,11 @@ fn exit_statuses() {
         ),
         (
             vec!["verify", "unknown.bin", "--offline"],
+            1,
+            "report.version",
+        ),
+        (
+            vec!["verify", "version-48.bin", "--offline"],
             1,
             "report.version",
         ),
@@ -302,6 +310,20 @@ fn expectations_by_flag() {
         status(&place.verify(&[flag, good]), 0);
         status(&place.verify(&[flag, bad]), 1);
     }
+    // A day has hours.
+    let at = |time| {
+        let args = ["verify", "report.bin", "--certs", "certs", "--offline"];
+        let more = ["--allow-foreign-root", "--max-certificate-age", "516"];
+        place.run(&[&args[..], &more, &["--at", time]].concat())
+    };
+    status(&at(AT), 0);
+    let output = at("2026-06-01T01:00:00Z");
+    status(&output, 1);
+    let said = text(&output);
+    assert!(
+        said.contains("more than 516 days (expected at most 516 days)"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -334,6 +356,99 @@ fn revocation_lists() {
     list.revoked = vec![vec![9, 0, 1]];
     place.write("certs/crl.der", list.sign(&RsaKey::ark()));
     status(&place.verify(&[]), 1);
+}
+
+/// A host could keep a list from before a revocation and hand it out with the report.
+#[test]
+fn a_required_list_is_not_the_reports_own() {
+    let place = Place::new();
+    let case = place.simulated(ReportSpec::new(Product::Milan));
+    let mut list = CrlSpec::new(Product::Milan);
+    let own = list.sign(&RsaKey::ark());
+    let extended = |crl: &[u8]| [&case.bytes()[..], &table(&[(CRL, crl)])].concat();
+    place.write("report.bin", extended(&own));
+    let output = place.verify(&[]);
+    status(&output, 0);
+    assert!(text(&output).contains("ok           chain.revocation"));
+    let output = place.verify(&["--require-crl"]);
+    status(&output, 3);
+    assert!(errors(&output).contains("came with the report does not count"));
+    // Nor in a directory where the report happens to lie.
+    place.write("certs/report.bin", extended(&own));
+    status(&place.verify(&["--require-crl"]), 3);
+    place.write("crl.der", &own);
+    status(&place.verify(&["--require-crl", "--certs", "crl.der"]), 0);
+    // One of ours that has run out is not made current by the host's.
+    list.next_update = Some("250601000000Z".to_owned());
+    place.write("crl.der", list.sign(&RsaKey::ark()));
+    let output = place.verify(&["--require-crl", "--certs", "crl.der"]);
+    status(&output, 1);
+    assert!(text(&output).contains("out of date"), "{}", text(&output));
+    // But a newer one of the host's counts beside a current one.
+    place.write("crl.der", &own);
+    let mut newer = CrlSpec::new(Product::Milan);
+    newer.this_update = "260101000000Z".to_owned();
+    newer.revoked = vec![vec![9, 0, 1]];
+    place.write("report.bin", extended(&newer.sign(&RsaKey::ark())));
+    status(&place.verify(&["--require-crl", "--certs", "crl.der"]), 1);
+}
+
+/// A list that was named and can't be used is no list that was not given.
+#[test]
+fn unusable_revocation_lists_are_told() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    let other = CrlSpec::new(Product::Genoa).sign(&RsaKey::ark());
+    place.write("genoa.der", &other);
+    for more in [&[][..], &["--require-crl"]] {
+        let output = place.verify(&[&["--certs", "genoa.der"][..], more].concat());
+        status(&output, 1);
+        assert!(
+            text(&output).contains("says nothing of this chain"),
+            "{}",
+            text(&output)
+        );
+        assert!(errors(&output).contains("CN=ARK-Genoa"));
+    }
+    // A directory may hold lists of many issuers.
+    place.write("certs/genoa.der", &other);
+    let output = place.verify(&[]);
+    status(&output, 0);
+    assert!(text(&output).contains("no revocation list of this chain's ARK was given"));
+    assert_eq!(errors(&output), "");
+    let list = CrlSpec::new(Product::Milan).sign(&RsaKey::ark());
+    place.write("certs/crl.der", &list[..list.len() - 1]);
+    place.write(
+        "certs/crl.pem",
+        "-----BEGIN X509 CRL-----\n?\n-----END X509 CRL-----\n",
+    );
+    let said = errors(&place.verify(&[]));
+    for name in ["crl.der", "crl.pem"] {
+        assert!(
+            said.contains("passed over: ") && said.contains(name),
+            "{said}"
+        );
+    }
+    place.write("crl.der", list);
+    status(
+        &place.verify(&["--certs", "genoa.der", "--certs", "crl.der"]),
+        0,
+    );
+}
+
+#[test]
+fn a_full_standard_error_changes_no_exit_status() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    for (args, expected) in [
+        (&["verify", "nowhere"][..], 2),
+        (&["fetch", "vcek", "nowhere"], 2),
+        (&["verify", "report.bin", "--max-wait", "0"], 3),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let output = place.command(args).stderr(full.unwrap()).output().unwrap();
+        status(&output, expected);
+    }
 }
 
 #[test]
@@ -443,6 +558,71 @@ fn policy_files() {
     let refused = place.run(&["policy", "check", "guest.toml"]);
     status(&refused, 2);
     assert!(errors(&refused).contains("line 2"), "{}", errors(&refused));
+}
+
+/// A minimum by flag takes the place of the file's for that component, not for the others.
+#[test]
+fn minima_of_file_and_flag_come_together() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    place.write(
+        "guest.toml",
+        "tcb.reported = { snp = 25, microcode = 219 }\n",
+    );
+    let verify = |more: &[&str]| place.verify(&[&["--policy", "guest.toml"], more].concat());
+    let output = verify(&["--min-tcb", "microcode=220"]);
+    status(&output, 1);
+    assert!(
+        text(&output).contains("EXPECTED: tcb.reported.snp, tcb.reported.microcode\n"),
+        "{}",
+        text(&output)
+    );
+    status(&verify(&["--min-tcb", "snp=24"]), 0);
+    let output = verify(&["--min-tcb", "snp=24,microcode=220"]);
+    status(&output, 1);
+    // What nobody asked for is listed.
+    let said = text(&output);
+    let line = said.lines().find(|line| line.contains("tcb.reported.tee"));
+    let line = line.unwrap_or_default();
+    assert!(
+        line.starts_with("not checked") && line.contains("tee 1; no minimum"),
+        "{said}"
+    );
+}
+
+/// Whichever of two contradicting flags won, the other would be dropped in silence.
+#[test]
+fn contradictions_are_refused() {
+    let place = Place::new();
+    place.simulated(ReportSpec::new(Product::Milan));
+    for args in [
+        &["--guest-policy", "debug=off", "--allow-debug"][..],
+        &["--guest-policy", "debug=on", "--allow-debug"],
+        &[
+            "--allow-migration-agent",
+            "--guest-policy",
+            "migration-agent=off",
+        ],
+        &["--platform", "tsme=on", "--platform", "tsme=any"],
+        &["--platform", "ecc=on", "--platform", "ecc=on"],
+        &["--guest-policy", "smt=off", "--guest-policy", "smt=any"],
+    ] {
+        let output = place.verify(args);
+        status(&output, 2);
+        let said = errors(&output);
+        assert!(
+            said.contains("contradicts") || said.contains("twice"),
+            "{said}"
+        );
+    }
+    status(
+        &place.verify(&["--guest-policy", "debug=any", "--allow-debug"]),
+        0,
+    );
+    status(
+        &place.verify(&["--platform", "tsme=off", "--platform", "ecc=on"]),
+        0,
+    );
 }
 
 /// From `measure` to `verify`: the digest that is predicted is the one that is expected.

@@ -101,6 +101,21 @@ fn extended_reports() {
     assert_eq!(read_certificates(&uefi).unwrap(), evidence.bundle);
 }
 
+/// What a table may hold that says nothing is told in the documentation.
+#[test]
+fn tables_that_say_nothing() {
+    let raw = data("az-genoa-report.bin");
+    let unknown = table(&[(0x0123_4567_89ab_cdef, b"anything")]);
+    for rest in [&[0; 24][..], &[0; 4096], &unknown] {
+        let evidence = form(&[&raw[..], rest].concat(), Form::Extended);
+        assert_eq!(evidence.report.as_bytes()[..], raw);
+        assert!(evidence.bundle.is_empty());
+    }
+    for rest in [&[0][..], &[0; 23], &[1; 24]] {
+        read_report(&[&raw[..], rest].concat()).unwrap_err();
+    }
+}
+
 #[test]
 fn malformed_tables() {
     let case = Case::new(Product::Milan);
@@ -277,6 +292,43 @@ fn json_of_other_tools() {
     }
 }
 
+/// What can be read in two ways is not read; what comes along, at whatever level, is.
+#[test]
+fn json_that_is_ambiguous() {
+    let case = Case::new(Product::Turin);
+    let text = STANDARD.encode(case.bytes());
+    let other = STANDARD.encode(data("az-genoa-report.bin"));
+    for (json, expected) in [
+        (
+            format!(r#"{{"report": "{other}", "report": "{text}"}}"#),
+            "\"report\" is there twice",
+        ),
+        (
+            format!(r#"{{"x": [{{"a": 1, "a": 1}}], "report": "{text}"}}"#),
+            "\"a\" is there twice",
+        ),
+        (
+            json!({"evidence": {"report": text}, "data": {"snp": {"report": other}}}).to_string(),
+            "both \"evidence\" and \"data\"",
+        ),
+        (
+            json!({"report": text, "attestation": {"report": other}}).to_string(),
+            "both \"report\" and \"attestation\"",
+        ),
+    ] {
+        let error = read_report(json.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let leaf = STANDARD.encode(&case.leaf.der);
+    for value in [
+        json!({"evidence": {"report": text}, "vcek": leaf, "data": {"other": 1}}),
+        json!({"report": {"report": text}, "vcek": leaf}),
+    ] {
+        let evidence = form(value.to_string().as_bytes(), Form::Json);
+        assert_eq!(evidence.bundle.certificates.len(), 1);
+    }
+}
+
 /// The report field by field, as the `sev` crate serialises it and trustee hands it around.
 #[test]
 fn json_field_by_field() {
@@ -407,4 +459,28 @@ fn what_is_neither_is_told_apart() {
     assert_eq!(pem::blocks(many.as_bytes()), Err(pem::PemError::TooMany));
     let many = vcek.repeat(65);
     assert_eq!(read_certificates(&many), Err(FormatError::TooMany));
+}
+
+/// The bound holds for what comes in several places of one input together.
+#[test]
+fn certificates_of_one_input_are_counted_together() {
+    let leaf = data("az-genoa-vcek.der");
+    let half = leaf.repeat(33);
+    let report = data("az-genoa-report.bin");
+    let text = |bytes: &[u8]| STANDARD.encode(bytes);
+    for (certs, refused) in [
+        (json!({"vcek": text(&half)}), false),
+        (json!({"vcek": text(&half), "certs": text(&half)}), true),
+        (json!({"vcek": [text(&half), text(&half)]}), true),
+    ] {
+        let mut value = certs;
+        value["report"] = text(&report).into();
+        let result = read_report(value.to_string().as_bytes());
+        assert_eq!(result.is_err(), refused, "{result:?}");
+        assert!(!refused || result == Err(FormatError::TooMany));
+    }
+    let whole = |entries: &[(u128, &[u8])]| read_report(&[&report[..], &table(entries)].concat());
+    assert!(whole(&[(VCEK, &half)]).is_ok());
+    let refused = whole(&[(VCEK, &half), (ASK, &half)]).unwrap_err();
+    assert!(refused.to_string().contains("more than 64"), "{refused}");
 }

@@ -449,6 +449,11 @@ fn platform_rows() -> Vec<Row> {
             &["leaf.csp_id"],
         ),
         (
+            "cloud provider expected, VCEK's report",
+            case(Milan, |c| c.policy.csp_id = vec!["another".to_owned()]),
+            &["leaf.csp_id"],
+        ),
+        (
             "other product",
             case(Genoa, |c| c.policy.product = vec![Milan, Turin]),
             &["product"],
@@ -546,6 +551,11 @@ fn format_rows() -> Vec<Row> {
             "reserved bit of the platform info",
             report(Milan, |r| r.platform_info |= 1 << 8),
             format,
+        ),
+        (
+            "signed by a VCEK that is masked",
+            report(Milan, |r| r.key_info = 1 << 1),
+            &["report.format"],
         ),
         (
             "reserved bit of the key info",
@@ -865,7 +875,23 @@ fn constraint_rows() -> Vec<Row> {
         spec.extensions
             .push(Extension::new("1.2.3.4", true, vec![5, 0]));
     };
+    let critical_of_amd = |id: &'static str| {
+        move |spec: &mut CertSpec| {
+            let oid = format!("1.3.6.1.4.1.3704.1{id}");
+            spec.extensions.push(Extension::new(&oid, true, vec![5, 0]));
+        }
+    };
     vec![
+        (
+            "VCEK with a critical extension of AMD's that is not known",
+            vcek(Milan, critical_of_amd(".6")),
+            &["leaf.constraints"],
+        ),
+        (
+            "VCEK with a critical extension of another arc of AMD's",
+            vcek(Milan, critical_of_amd("0.1")),
+            &["leaf.constraints"],
+        ),
         (
             "ASK without basic constraints",
             ask(without("2.5.29.19")),
@@ -1287,6 +1313,39 @@ fn each_is_refused_for_what_it_breaks() {
 }
 
 /// The same evidence unbent, so that each case above is refused for nothing else.
+/// The same checks are listed with a chain, without one, and with a leaf that can't be read.
+#[test]
+fn every_check_is_listed() {
+    use sev_attest::appraise::{Appraisal, appraise};
+    let listed = |appraisal: &Appraisal| {
+        let findings = appraisal.findings.iter();
+        let mut listed: Vec<_> = findings
+            .filter(|finding| finding.id != "chain")
+            .map(|finding| (finding.id, finding.what))
+            .collect();
+        listed.sort_unstable();
+        listed
+    };
+    for product in Product::ALL {
+        for spec in [
+            ReportSpec::new(product),
+            ReportSpec::new(product).with_vlek(),
+        ] {
+            let mut case = Case::of(spec);
+            let all = listed(&case.appraise());
+            let report = Report::parse(&case.bytes()).unwrap();
+            let without = appraise(&report, None, &case.policy, case.at);
+            assert_eq!(listed(&without), all);
+            assert_eq!(without.verdict(), "UNDECIDED: chain");
+            let mut bare = CertSpec::vcek(&case.spec, &case.leaf.key);
+            bare.extensions.clear();
+            case.leaf.der = bare.sign(&RsaKey::ask());
+            assert_eq!(listed(&case.appraise()), all);
+            assert_eq!(all.iter().filter(|(id, _)| *id == "leaf.csp_id").count(), 1);
+        }
+    }
+}
+
 #[test]
 fn unbent_it_is_genuine() {
     for product in Product::ALL {
@@ -1307,6 +1366,7 @@ fn unbent_it_is_genuine() {
     let mut hidden = vlek(|_| {});
     hidden.spec.chip_id = [0; 64];
     hidden.genuine("VLEK without chip id");
+    report(Milan, |r| r.key_info = 1 << 2 | 1 << 1).genuine("VLEK where the chip's key is masked");
     let mut provisional = report(Milan, |r| r.current_version.build = 41);
     provisional.policy.firmware.allow_provisional = true;
     provisional.genuine("provisional firmware, allowed");

@@ -96,7 +96,23 @@ fn a_file_that_expects_everything() {
         .filter(|finding| finding.status == sev_attest::appraise::Status::NotChecked)
         .map(|finding| finding.id)
         .collect();
-    assert_eq!(unchecked, ["chain.revocation", "policy.debug"]);
+    // What is asked for in part is listed for the rest too.
+    let (tcbs, rest): (Vec<&str>, Vec<&str>) =
+        unchecked.into_iter().partition(|id| id.starts_with("tcb."));
+    assert_eq!(rest, ["chain.revocation", "leaf.csp_id", "policy.debug"]);
+    let parts = |tcb: &str, asked: &str| {
+        let all = ["fmc", "boot_loader", "tee", "snp", "microcode"];
+        let unasked = all.into_iter().filter(|part| *part != asked);
+        unasked
+            .map(|part| format!("tcb.{tcb}.{part}"))
+            .collect::<Vec<_>>()
+    };
+    let expected = [
+        parts("committed", "snp"),
+        parts("launch", "snp"),
+        parts("current", "microcode"),
+    ];
+    assert_eq!(tcbs, expected.concat());
 }
 
 /// Each line of that file counts: with another value the report is refused.

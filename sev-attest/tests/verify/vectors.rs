@@ -96,7 +96,7 @@ fn other_certificates_are_refused() {
             bundle
                 .certificates
                 .push(Certificate::parse(&data(other)).unwrap());
-            let chain = assemble::chain(&report, &bundle);
+            let chain = assemble::chain(&report, &bundle, at());
             let appraisal = appraise(&report, chain.as_ref(), &Policy::default(), at());
             assert_eq!(
                 appraisal.outcome,

@@ -108,9 +108,14 @@ fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<(Value, Value), St
     expect(&mut policy, request)?;
     let at = UnixTime(request.at);
     let (appraisal, fields) = match report {
-        Ok(mut evidence) => {
-            evidence.bundle.extend(bundle);
-            let chain = assemble::chain(&evidence.report, &evidence.bundle);
+        Ok(evidence) => {
+            let chain = assemble::chain_beside(
+                &evidence.report,
+                &evidence.bundle,
+                &bundle,
+                policy.require_crl,
+                at,
+            );
             let product = chain.as_ref().and_then(|chain| chain.product());
             let fields = show::to_json(&show::report(&evidence.report, product));
             (

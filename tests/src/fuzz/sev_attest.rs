@@ -66,9 +66,9 @@ pub fn report(data: &[u8]) {
     let report = &evidence.report;
     let _ = show::to_text(&show::report(report, None));
     let _ = show::to_json(&show::report(report, Some(Product::Turin)));
-    let chain = assemble::chain(report, &evidence.bundle);
     // The time lies in the validity of the real certificate.
     let at = UnixTime(1_780_000_000);
+    let chain = assemble::chain(report, &evidence.bundle, at);
     for chain in [None, chain.as_ref(), real_chain()] {
         let appraisal = appraise(report, chain, &Policy::default(), at);
         let _ = (appraisal.to_text(), appraisal.to_json());
