@@ -78,6 +78,8 @@ fn a_running_guest_keeps_running() {
     tap(&host, &agent, &guest);
     same(&agent);
 
+    mounted_at_the_next_start(&agent, &guest);
+
     agent
         .cli(&["instance", "delete", "live", "--force", "--wait"])
         .unwrap();
@@ -85,7 +87,9 @@ fn a_running_guest_keeps_running() {
         agent.cli(&["volume", "show", "extra"]).unwrap()["instance"],
         Value::Null
     );
-    agent.cli(&["volume", "delete", "extra"]).unwrap();
+    for volume in ["extra", "blank"] {
+        agent.cli(&["volume", "delete", volume]).unwrap();
+    }
 }
 
 /// A volume is plugged in, filled, grown, unplugged and plugged in again.
@@ -124,6 +128,31 @@ fn volumes(agent: &mut Agent<'_>, guest: &Guest<'_>) {
         "kept"
     );
     told(guest, "umount /mnt");
+}
+
+/// Volumes with a mount point that came after the first boot: one has a file system, one has none.
+fn mounted_at_the_next_start(agent: &Agent<'_>, guest: &Guest<'_>) {
+    agent
+        .cli(&["volume", "create", "blank", "--size=1"])
+        .unwrap();
+    for volume in ["extra", "blank"] {
+        let mount = format!("--mount=/srv/{volume}");
+        agent
+            .cli(&["volume", "attach", volume, "live", &mount])
+            .unwrap();
+    }
+    for restarts in 1..=2 {
+        agent
+            .cli(&["instance", "restart", "live", "--wait", "--timeout=900"])
+            .unwrap();
+        guest.wait(BOOT_PATIENCE).unwrap();
+        assert_eq!(told(guest, "cat /srv/extra/file"), "kept");
+        let lines = told(guest, "grep -c /srv/ /etc/fstab");
+        assert_eq!(lines, "2", "after {restarts}");
+        let kept = told(guest, "ls /srv/blank; touch /srv/blank/kept");
+        assert_eq!(kept.contains("kept"), restarts == 2, "{kept}");
+        assert_eq!(told(guest, "findmnt -no FSTYPE /srv/blank"), "ext4");
+    }
 }
 
 /// The tap is removed: the guest's connections go on over a new one.

@@ -63,6 +63,10 @@ pub(super) fn run(out: Out, global: &Global, command: Command) -> Result<Outcome
         }
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = load(global, &settings.set)?;
+            if config.network.prefix.is_none() {
+                let missing = crate::serve::ServeError::NoPrefix.to_string();
+                return Err(Failure::new(Status::Usage, missing));
+            }
             crate::images::Catalogue::new(&config.images)
                 .map_err(|e| Failure::new(Status::Usage, e.to_string()))?;
             if out.json {
@@ -70,14 +74,19 @@ pub(super) fn run(out: Out, global: &Global, command: Command) -> Result<Outcome
             }
             out.text("the configuration can be used\n").map(done)
         }
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "crn-agent", &mut script);
-            out.bytes(&script).map(done)
-        }
+        Command::Completion { shell } => out.bytes(completion(shell).as_bytes()).map(done),
         Command::Openapi => out.text(&crate::api::document_text()).map(done),
         command => Ok(Outcome::Remote(command)),
     }
+}
+
+/// The script that completes commands in a shell.
+pub(super) fn completion(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "crn-agent", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    // clap_complete's bash script writes a hyphen in two ways, and so finds no subcommand.
+    script.replace("crn__subcmd__agent", "crn__agent")
 }
 
 fn serve(config: Config) -> Result<(), Failure> {

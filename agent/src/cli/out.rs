@@ -15,8 +15,10 @@ use super::{
 };
 use crate::ops::ProgressView;
 
-/// Width of tables where the terminal does not tell its own, columns.
+/// Width of tables on a terminal that does not tell its own, columns.
 const WIDTH: u16 = 80;
+/// Elsewhere nothing is folded: what reads it wants whole words.
+const NO_TERMINAL: u16 = 4000;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +33,12 @@ impl Out {
     #[must_use]
     pub(super) fn new(json: bool) -> Self {
         let stdout = io::stdout();
-        let columns = rustix::termios::tcgetwinsize(&stdout).map(|size| size.ws_col);
-        Self {
-            json,
-            width: columns.ok().filter(|c| *c > 0).unwrap_or(WIDTH),
-        }
+        let width = match rustix::termios::tcgetwinsize(&stdout) {
+            Ok(size) if size.ws_col > 0 => size.ws_col,
+            Ok(_) => WIDTH,
+            Err(_) => NO_TERMINAL,
+        };
+        Self { json, width }
     }
 
     /// Prints a value as JSON.

@@ -28,6 +28,22 @@ fn the_grammar_is_sound() {
     Cli::command().debug_assert();
 }
 
+/// A command that the script comes to and has no case for completes nothing.
+#[test]
+fn bash_completes_behind_the_first_word() {
+    let script = super::local::completion(clap_complete::Shell::Bash);
+    let states: Vec<_> = script
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"'))
+        .filter(|state| !state.is_empty())
+        .collect();
+    assert!(states.len() > 20, "{states:?}");
+    for state in states {
+        let case = format!("\n        {state})\n");
+        assert!(script.contains(&case), "no case for {state}");
+    }
+}
+
 #[test]
 fn the_documented_command_is_understood() {
     let line = [

@@ -99,6 +99,7 @@ pub struct Log {
     /// `text` or `json`.
     pub format: LogFormat,
     /// A filter as `tracing` has them: `info`, `crn_agent=debug,info`.
+    #[serde(deserialize_with = "filter")]
     pub level: String,
 }
 
@@ -177,6 +178,7 @@ pub enum AccelSetting {
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// The node's IPv6 prefix, /64 or shorter; guests get /124s of its first /64.
+    #[serde(deserialize_with = "prefix")]
     pub prefix: Option<String>,
     /// The interface toward the internet; the one of the default route unless given.
     pub uplink: Option<String>,
@@ -360,6 +362,23 @@ fn run_dir<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
         Err(D::Error::custom(format!(
             "{path} is longer than {ROOM} bytes: sockets do not fit"
         )))
+    }
+}
+
+fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    if let Some(text) = &text {
+        let prefix: net::Prefix = text.parse().map_err(D::Error::custom)?;
+        net::AddressPlan::new(prefix).map_err(D::Error::custom)?;
+    }
+    Ok(text)
+}
+
+fn filter<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let text = String::deserialize(d)?;
+    match tracing_subscriber::EnvFilter::try_new(&text) {
+        Ok(_) => Ok(text),
+        Err(e) => Err(D::Error::custom(format!("{text:?} is no filter: {e}"))),
     }
 }
 

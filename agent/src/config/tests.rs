@@ -81,6 +81,16 @@ fn what_is_wrong_is_named_with_its_place() {
             &["line 2", "power_button_seconds"],
         ),
         ("[network\n", &["line 1"]),
+        ("[network]\nprefix = 'foo'", &["line 2", "prefix"]),
+        ("[network]\nprefix = '2001:db8::/80'", &["line 2", "/80"]),
+        (
+            "[network]\nprefix = '2001:db8::5/64'",
+            &["line 2", "prefix"],
+        ),
+        (
+            "[log]\nlevel = 'foo=bar=x'",
+            &["line 2", "level", "foo=bar=x"],
+        ),
         (
             "[network]\nnameservers = ['nowhere']",
             &["line 2", "nameservers"],

@@ -1,10 +1,11 @@
 //! What happened, kept for those who were not listening.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Db, DbError, json, now, stored};
+use crate::ids::InstanceId;
 
 /// How many events are kept.
 const KEPT: i64 = 10_000;
@@ -71,6 +72,22 @@ impl Db {
         self.call(|c| {
             let sql = "SELECT coalesce(max(seq), 0) FROM events";
             Ok(c.prepare_cached(sql)?.query_row([], |r| r.get(0))?)
+        })
+        .await
+    }
+
+    /// The number of the event before the last so many of an instance, or 0.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn event_before_last(&self, id: &InstanceId, last: u32) -> Result<i64, DbError> {
+        let id = id.clone();
+        self.call(move |c| {
+            let sql = "SELECT seq FROM events WHERE instance = ?1 ORDER BY seq DESC \
+                       LIMIT 1 OFFSET ?2";
+            let mut statement = c.prepare_cached(sql)?;
+            let before = statement.query_row(params![id.as_str(), last], |r| r.get(0));
+            Ok(before.optional()?.unwrap_or(0))
         })
         .await
     }

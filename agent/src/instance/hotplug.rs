@@ -90,7 +90,7 @@ pub(super) async fn unplug(qmp: &qmp::Qmp, id: &str, limit: Duration) -> Result<
         Ok(()) => {}
         Err(e) if e.refused_class() == Some(&qmp::qapi::ErrorClass::DeviceNotFound) => {}
         Err(qmp::Error::UnplugTimeout { .. } | qmp::Error::UnplugRefused { .. }) => {
-            let message = "the guest holds the volume (is it mounted?): it is detached when \
+            let message = "the guest has not let go of the volume: it is detached when \
                            the guest lets go, at the latest when it reboots or stops";
             return Err(TaskError::Pending(message.into()));
         }

@@ -170,6 +170,18 @@ fn a_guest_that_powers_off_stays_stopped_until_started() {
 }
 
 #[test]
+fn a_restart_that_is_not_wanted_any_more_ends_stopped() {
+    let cleaning = Phase::Stopping {
+        stage: StopStage::CleanUp,
+        then: Then::Restart,
+    };
+    for (wanted, word) in [(true, "starting"), (false, "stopped")] {
+        let next = cleaning.apply(&Transition::Done, circumstances(wanted));
+        assert_eq!(next.unwrap().word(), word);
+    }
+}
+
+#[test]
 fn a_dead_qemu_comes_back_after_a_growing_pause() {
     let mut c = circumstances(true);
     let mut pauses = vec![];

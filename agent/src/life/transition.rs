@@ -153,7 +153,11 @@ impl Phase {
                 T::Done,
             ) => match then {
                 Then::Stay { reason } => Self::Stopped { reason: *reason },
-                Then::Restart => launch,
+                Then::Restart if c.wanted => launch,
+                // Somebody has thought better of it.
+                Then::Restart => Self::Stopped {
+                    reason: StopReason::Requested,
+                },
                 Then::BackOff { failure } => Self::BackingOff {
                     attempt: c.restarts + 1,
                     until: c.now + back_off(c.restarts + 1),

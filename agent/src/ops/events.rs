@@ -49,7 +49,10 @@ pub async fn stream(
     let wake = node.events.listen();
     let newest = node.db.newest_event().await?;
     let after = match (query.last, query.after) {
-        (Some(last), _) => newest.saturating_sub(last.into()),
+        (Some(last), _) => match &query.instance {
+            Some(id) => node.db.event_before_last(id, last).await?,
+            None => newest.saturating_sub(last.into()),
+        },
         // A number that is yet to come is of another database: from now on, then.
         (None, Some(after)) => after.min(newest),
         (None, None) => newest,

@@ -13,7 +13,7 @@ use crate::{
     ids::InstanceId,
     images::{self, ImageError},
     instance::{self, Handle, TaskError},
-    life::{Desired, Phase, Wish},
+    life::{Desired, Phase, Then, Wish},
     node::{Node, blocking},
     spec::{self, CreateRequest, Firmware, InstanceSpec},
 };
@@ -271,11 +271,20 @@ pub async fn restart(
     m: Manner,
 ) -> Result<InstanceView, OpError> {
     wish(node, reference, move |_, phase| {
-        let runs = !matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
+        let rests = matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
+        let starts = matches!(phase, Phase::Starting { .. });
+        // One that has begun is hurried, not followed by another.
+        let restarts = matches!(
+            phase,
+            Phase::Stopping {
+                then: Then::Restart,
+                ..
+            }
+        );
         Wish {
             desired: Desired::Running,
-            restart: runs,
-            force: m.force && runs,
+            restart: !(rests || starts || restarts),
+            force: m.force && !(rests || starts),
         }
     })
     .await
@@ -326,6 +335,11 @@ pub async fn change_ports(
         spec::parse_ports(&change.allow)?,
         spec::parse_ports(&change.deny)?,
     );
+    if let Some(rule) = allow.intersection(&deny).next() {
+        return Err(OpError::invalid(format!(
+            "{rule} is to be opened and closed"
+        )));
+    }
     let id = node.db.find_instance(reference).await?;
     let node = node.clone();
     detached(async move {

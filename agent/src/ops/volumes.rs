@@ -32,8 +32,7 @@ pub struct CreateVolume {
 pub struct AttachVolume {
     /// The instance: its name, its id, or the first digits of it.
     pub instance: String,
-    /// Where the guest mounts it from its next cloud-init run on; only attached
-    /// when absent.
+    /// Where the guest mounts it, from its next start on; only attached when absent.
     #[schema(example = "/data")]
     pub mount: Option<String>,
 }

@@ -18,11 +18,11 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
-    /// Another agent has the state directory.
-    #[error("another agent is using {state_dir}")]
+    /// Another agent has the directory.
+    #[error("another agent is using {dir}: each has a state_dir and a run_dir of its own")]
     Locked {
-        /// The state directory.
-        state_dir: PathBuf,
+        /// The state or run directory.
+        dir: PathBuf,
     },
     /// Disks without records.
     #[error(

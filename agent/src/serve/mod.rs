@@ -52,9 +52,14 @@ const CGROUP: &str = "crn-agent";
 pub async fn run(config: Config) -> Result<(), ServeError> {
     let began = Instant::now();
     log::start(&config.log)?;
+    // Before anything is made.
+    if config.network.prefix.is_none() {
+        return Err(ServeError::NoPrefix);
+    }
     let paths = Paths::new(&config);
     directories(&config, &paths)?;
-    let lock = lock(&config.state_dir)?;
+    // Neither its records nor its sockets are another agent's.
+    let locks = [lock(&config.state_dir)?, lock(&config.run_dir)?];
     raise_open_files();
     let (node, socket) = open(config, paths, began).await?;
     let (stop, stopped) = watch::channel(false);
@@ -83,7 +88,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     if let Err(e) = node.db.settle().await {
         warn!("{e}");
     }
-    drop(lock);
+    drop(locks);
     Ok(())
 }
 
@@ -303,9 +308,9 @@ fn raise_open_files() {
     }
 }
 
-/// One agent for one state directory.
-fn lock(state_dir: &Path) -> Result<File, ServeError> {
-    let path = state_dir.join("lock");
+/// One agent for one directory.
+fn lock(dir: &Path) -> Result<File, ServeError> {
+    let path = dir.join("lock");
     let fail = |source| ServeError::File {
         path: path.clone(),
         source,
@@ -319,7 +324,7 @@ fn lock(state_dir: &Path) -> Result<File, ServeError> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Locked {
-            state_dir: state_dir.to_owned(),
+            dir: dir.to_owned(),
         }),
         Err(e) => Err(fail(e.into())),
     }

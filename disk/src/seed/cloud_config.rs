@@ -23,7 +23,7 @@ use super::{SeedError, SeedSpec, SeedVolume, SeedWarning, yaml::Node};
 
 /// Options of a volume in `/etc/fstab`: a missing volume does not stop the boot, freed blocks go
 /// back to the host, and a volume that has grown is filled at the next boot.
-const MOUNT_OPTIONS: &str = "defaults,nofail,discard,x-systemd.growfs";
+pub(super) const MOUNT_OPTIONS: &str = "defaults,nofail,discard,x-systemd.growfs";
 
 /// Keys whose values the agent decides, and the values as YAML. `hostname` comes on top.
 const SETTINGS: &[(&str, &str)] = &[

@@ -42,6 +42,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod boothook;
 mod cloud_config;
 mod error;
 pub mod iso9660;
@@ -204,7 +205,9 @@ pub fn render(spec: &SeedSpec) -> Result<SeedFiles, SeedError> {
     let whole = format!("#cloud-config\n{settings}{lists}");
     // cloud-init takes anything with this near its beginning for MIME: a key's comment may have
     // it.
-    let plain = user_parts.is_empty() && !whole.to_ascii_lowercase().contains("mime-version:");
+    let plain = user_parts.is_empty()
+        && volumes.is_empty()
+        && !whole.to_ascii_lowercase().contains("mime-version:");
     let user_data = if plain {
         whole
     } else {
@@ -217,6 +220,14 @@ pub fn render(spec: &SeedSpec) -> Result<SeedFiles, SeedError> {
         let mut parts: Vec<mime::Part> = user_parts.iter().map(|part| part.mime.clone()).collect();
         if !lists.is_empty() {
             parts.push(ours("crn-lists.cfg", cloud_config::MERGE_LISTS, &lists));
+        }
+        if !volumes.is_empty() {
+            parts.push(mime::Part {
+                content_type: boothook::CONTENT_TYPE.to_owned(),
+                filename: Some("crn-volumes.sh".to_owned()),
+                merge_type: None,
+                body: boothook::render(&volumes),
+            });
         }
         parts.push(ours(
             "crn-settings.cfg",

@@ -113,6 +113,10 @@ async fn events_of_one_instance() {
         Some("stopped"),
         "{phases:?}"
     );
+    // The last two of it, however much else has happened since.
+    emit(&bench, 10).await;
+    let path = "/v1/events?last=2&follow=false&instance=web";
+    assert_eq!(numbers(&bench, path, 100).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
