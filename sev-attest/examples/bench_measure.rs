@@ -34,11 +34,13 @@ fn main() {
         println!("{}: not there, left out", real.display());
     }
     for (path, hashes) in &images {
-        println!(
-            "\n{} ({} KiB)",
-            path.display(),
-            std::fs::metadata(path).unwrap().len() >> 10
-        );
+        let name = if *hashes {
+            "an image without two equal pages".to_owned()
+        } else {
+            path.display().to_string()
+        };
+        let kib = std::fs::metadata(path).unwrap().len() >> 10;
+        println!("\n{name} ({kib} KiB)");
         library(path, *hashes);
         processes(path);
     }
