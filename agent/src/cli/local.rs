@@ -57,8 +57,14 @@ pub(super) fn run(out: Out, global: &Global, command: Command) -> Result<Outcome
             if out.json {
                 return out.value(&config).map(done);
             }
-            let text = toml::to_string_pretty(&config)
+            let mut text = toml::to_string_pretty(&config)
                 .map_err(|e| Failure::new(Status::Failed, e.to_string()))?;
+            if config.network.prefix.is_none() {
+                text.insert_str(
+                    0,
+                    "# Required, and not set: network.prefix, an IPv6 prefix.\n",
+                );
+            }
             out.text(&text).map(done)
         }
         Command::Config(ConfigCommand::Check(settings)) => {

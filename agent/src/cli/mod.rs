@@ -30,8 +30,14 @@ use out::Out;
 
 /// The program, from its arguments to its exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<_> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
+        Err(e) if e.use_stderr() && args.iter().any(|arg| arg == "--json") => {
+            let failure = misused(&e);
+            let _ = writeln!(std::io::stderr(), "{}", failure.json());
+            return failure.status.into();
+        }
         // Help goes to standard output with status 0, complaints to standard error with 2.
         Err(e) => e.exit(),
     };
@@ -50,6 +56,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.status.into()
         }
     }
+}
+
+/// What a program is told of wrong usage: the first line of what people are.
+fn misused(e: &clap::Error) -> Failure {
+    let text = e.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    Failure::new(
+        Status::Usage,
+        first.strip_prefix("error: ").unwrap_or(first),
+    )
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

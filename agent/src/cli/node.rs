@@ -56,16 +56,16 @@ pub(super) fn rows(s: &NodeStatus) -> Vec<(&'static str, String)> {
             "Memory",
             format!(
                 "{} of {}",
-                table::mib(used.memory_mib),
-                table::mib(all.memory_mib)
+                table::bytes(used.memory_mib.saturating_mul(1 << 20)),
+                table::bytes(all.memory_mib.saturating_mul(1 << 20))
             ),
         ),
         (
             "Disk",
             format!(
                 "{} of {}",
-                table::mib(used.disk_mib),
-                table::mib(all.disk_mib)
+                table::bytes(used.disk_mib.saturating_mul(1 << 20)),
+                table::bytes(all.disk_mib.saturating_mul(1 << 20))
             ),
         ),
     ]

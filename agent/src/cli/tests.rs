@@ -28,6 +28,16 @@ fn the_grammar_is_sound() {
     Cli::command().debug_assert();
 }
 
+#[test]
+fn wrong_usage_is_json_for_programs() {
+    let e = Cli::try_parse_from(["crn-agent", "instance", "create", "--json"]).unwrap_err();
+    let told: serde_json::Value = serde_json::from_str(&super::misused(&e).json()).unwrap();
+    assert_eq!(told["error"]["code"], "invalid");
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("required"), "{message}");
+    assert!(!message.contains("error:"), "{message}");
+}
+
 /// A command that the script comes to and has no case for completes nothing.
 #[test]
 fn bash_completes_behind_the_first_word() {

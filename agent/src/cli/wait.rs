@@ -111,10 +111,9 @@ pub(super) async fn wait(
             Verdict::Waiting => {}
         }
         if Instant::now() >= end {
-            let (name, step) = (&view.name, &view.step);
-            let seconds = limit.as_secs();
-            let message = format!("instance {name} is still {step} after {seconds} s; it goes on");
-            let hint = format!("crn-agent instance logs {name}");
+            let (what, seconds) = (describe(&view), limit.as_secs());
+            let message = format!("not done after {seconds} s ({what}); it goes on");
+            let hint = format!("crn-agent instance logs {}", view.name);
             return Err(Failure::new(Status::Timeout, message).or_try(hint));
         }
         tokio::time::sleep(POLL).await;
