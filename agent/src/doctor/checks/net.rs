@@ -202,7 +202,8 @@ fn forwarding(facts: &NetworkFacts) -> Check {
             } else {
                 "unknown: the kernel has no IPv6"
             },
-            "While it is off, no packet passes between guests and the uplink.",
+            "While it is off, no packet passes between guests and the uplink. The agent switches it \
+             on when it starts; this keeps it on.",
             Some(
                 "echo 'net.ipv6.conf.all.forwarding = 1' > /etc/sysctl.d/60-crn-agent.conf && \
                  sysctl --system",
