@@ -15,7 +15,7 @@
 //!
 //! Volumes: `partition: any` makes cloud-init look for a file system first and leave a disk
 //! alone that has any. (`none` would format at every first boot, and with it a volume that
-//! moves to a new VM.)
+//! moves to a new VM.) These are for the first boot; later ones have [`super::boothook`].
 
 use std::fmt::Write as _;
 

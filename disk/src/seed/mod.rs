@@ -137,7 +137,7 @@ pub struct Seed {
 /// The files of a seed, before they are an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedFiles {
-    /// `user-data`: a cloud-config, or a MIME message if the user gave data too.
+    /// `user-data`: a cloud-config, or a MIME message if there are volumes or the user's data.
     pub user_data: String,
     /// `meta-data`: YAML.
     pub meta_data: String,
