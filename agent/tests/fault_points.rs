@@ -419,7 +419,8 @@ fn killed_while_attaching_and_detaching() {
         agent = host.start().await;
         agent.reach("web", "running").await;
         assert_eq!(agent.volume("data-0").await.state, VolumeState::Detaching);
-        agent.freed("data-0", || console.key('r')).await;
+        console.key('r');
+        agent.freed("data-0").await;
         assert_eq!(host.machines()[&view.id], identity);
 
         agent.ask("web", "stop", true).await.unwrap();
@@ -431,7 +432,7 @@ fn killed_while_attaching_and_detaching() {
             let _ = armed.detach("data-0").await;
             armed.killed_at_its_point().await;
             agent = host.start().await;
-            agent.freed("data-0", || {}).await;
+            agent.freed("data-0").await;
         }
     });
 }
@@ -460,7 +461,8 @@ fn a_volume_that_the_guest_holds_goes_when_it_can() {
             assert_eq!(refused, ErrorCode::Conflict, "{holder}");
         }
         // The guest's reset lets go of it, and QEMU closes it.
-        agent.freed("data", || console.key('r')).await;
+        console.key('r');
+        agent.freed("data").await;
         let again = console.after("guest: hello", PATIENCE);
         again.expect("its last reset is over");
         let opened = || {
@@ -480,13 +482,13 @@ fn a_volume_that_the_guest_holds_goes_when_it_can() {
         console.key('r');
         console.after("guest: hello", PATIENCE).unwrap();
         let agent = host.start().await;
-        agent.freed("data", || {}).await;
+        agent.freed("data").await;
 
         // And so does the end of QEMU.
         agent.attach("data", "web").await.unwrap();
         assert_eq!(refusal(agent.detach("data").await), ErrorCode::Timeout);
         kill(agent.show("web").await.unwrap().pid.unwrap(), Signal::KILL);
-        agent.freed("data", || {}).await;
+        agent.freed("data").await;
         agent.attach("data", "other").await.unwrap();
         let volume = agent.volume("data").await;
         assert_eq!(volume.instance.as_deref(), Some("other"));

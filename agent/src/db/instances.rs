@@ -507,18 +507,7 @@ impl Db {
                 "DELETE FROM volumes WHERE instance = ?1 AND state = ?2",
                 params![id.as_str(), VolumeState::Creating.word()],
             )?;
-            tx.execute(
-                "UPDATE volumes SET state = ?3 WHERE instance = ?1 AND state = ?2",
-                [
-                    id.as_str(),
-                    VolumeState::Detaching.word(),
-                    VolumeState::Ready.word(),
-                ],
-            )?;
-            tx.execute(
-                "UPDATE volumes SET instance = NULL, mount = NULL WHERE instance = ?1",
-                [id.as_str()],
-            )?;
+            volumes::detach(&tx, "instance", id.as_str())?;
             tx.execute("DELETE FROM instances WHERE id = ?1", [id.as_str()])?;
             tx.commit()?;
             Ok(())

@@ -204,6 +204,18 @@ pub(super) fn attach_or_create(
     attach(c, wanted.name.as_str(), to, wanted.mount.as_deref())
 }
 
+/// Nobody has the volumes whose `column` is `key` any more.
+pub(super) fn detach(c: &Connection, column: &str, key: &str) -> Result<(), DbError> {
+    let (ready, detaching) = (VolumeState::Ready.word(), VolumeState::Detaching.word());
+    let sql = format!(
+        "UPDATE volumes SET instance = NULL, mount = NULL,
+                state = CASE state WHEN ?3 THEN ?2 ELSE state END
+         WHERE {column} = ?1"
+    );
+    c.prepare_cached(&sql)?.execute([key, ready, detaching])?;
+    Ok(())
+}
+
 fn list(c: &Connection, filter: &str, key: &[&str]) -> Result<Vec<VolumeRow>, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM volumes {filter} ORDER BY created_at, id");
     let mut statement = c.prepare_cached(&sql)?;
@@ -316,17 +328,7 @@ impl Db {
     /// Those of the database.
     pub async fn detach_volume(&self, id: &str) -> Result<(), DbError> {
         let id = id.to_owned();
-        self.call(move |c| {
-            let (ready, detaching) = (VolumeState::Ready.word(), VolumeState::Detaching.word());
-            c.execute(
-                "UPDATE volumes SET instance = NULL, mount = NULL,
-                        state = CASE state WHEN ?3 THEN ?2 ELSE state END
-                 WHERE id = ?1",
-                [&id, ready, detaching],
-            )?;
-            Ok(())
-        })
-        .await
+        self.call(move |c| detach(c, "id", &id)).await
     }
 
     /// Records a volume's state.

@@ -445,9 +445,8 @@ impl Agent {
         self.client.send(Method::POST, &path, None::<&()>).await
     }
 
-    /// Does `what`, and waits until nobody has the volume.
-    pub(crate) async fn freed(&self, name: &str, what: impl FnOnce()) {
-        what();
+    /// Waits until nobody has the volume.
+    pub(crate) async fn freed(&self, name: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
             let volume = self.volume(name).await;
