@@ -143,10 +143,10 @@ pub fn grow(path: &Path, format: Format, new_size: ByteSize) -> Result<(), Error
     require_size(new_size)?;
     let file = files::open_write(path)?;
     lock::claim(&file, path)?;
-    let current = info_of(&file, path, format)?.virtual_size;
-    if format == Format::Qcow2 {
-        refuse_unusable(&file, path)?;
-    }
+    let current = match format {
+        Format::Raw => info_of(&file, path, format)?.virtual_size,
+        Format::Qcow2 => usable_size(&file, path)?,
+    };
     if new_size < current {
         return Err(Error::Shrink {
             path: path.to_owned(),
@@ -175,15 +175,17 @@ pub fn check(path: &Path) -> Result<CheckReport, Error> {
     check::check(&file, len).map_err(|e| e.disk(path))
 }
 
-fn refuse_unusable(file: &File, path: &Path) -> Result<(), Error> {
+/// The virtual size of a QCOW2 disk that is fit for use.
+fn usable_size(file: &File, path: &Path) -> Result<ByteSize, Error> {
     let len = file.metadata().map_err(Error::io("examine", path))?.size();
     let disk = Qcow2::open(file, len).map_err(|e| e.disk(path))?;
-    disk.header
-        .refuse_unusable()
-        .map_err(|flaw| Error::Unusable {
+    match disk.header.refuse_unusable() {
+        Ok(()) => Ok(disk.header.virtual_size()),
+        Err(flaw) => Err(Error::Unusable {
             path: path.to_owned(),
             flaw,
-        })
+        }),
+    }
 }
 
 fn require_size(size: ByteSize) -> Result<(), Error> {
