@@ -148,19 +148,29 @@ fn minimum<T: PartialOrd + Display>(
     }
 }
 
-/// A bit that must have a value.
+/// A bit that must have a value; `found` is `None` where the report's version does not have it.
 fn bit(
     findings: &mut Findings,
     (id, what): (&'static str, &'static str),
     expected: Option<bool>,
-    found: bool,
+    found: Option<bool>,
     [no, yes]: [&'static str; 2],
 ) {
     let word = |value: bool| if value { yes } else { no };
     let finding = Finding::new(id, what);
-    match expected {
-        None => findings.push(finding.found(word(found)).skipped("either will do")),
-        Some(expected) => {
+    const ABSENT: &str = "reports of this version do not have this bit";
+    match (expected, found) {
+        (None, Some(found)) => {
+            findings.push(finding.found(word(found)).skipped("either will do"));
+        }
+        (None, None) => findings.push(finding.skipped(ABSENT)),
+        (Some(expected), None) => findings.push(
+            finding
+                .expected(word(expected))
+                .failed("not in this version")
+                .because(ABSENT),
+        ),
+        (Some(expected), Some(found)) => {
             findings.judge(
                 finding.expected(word(expected)),
                 word(found),
@@ -180,51 +190,63 @@ fn guest_policy(findings: &mut Findings, report: &Report, policy: &Policy) {
             "policy.debug",
             "debugging by the host",
             rules.debug,
-            bits.debug_allowed(),
+            Some(bits.debug_allowed()),
             allowed,
         ),
         (
             "policy.migration_agent",
             "migration agent",
             rules.migration_agent,
-            bits.migration_agent_allowed(),
+            Some(bits.migration_agent_allowed()),
             allowed,
         ),
-        ("policy.smt", "SMT", rules.smt, bits.smt_allowed(), allowed),
+        (
+            "policy.smt",
+            "SMT",
+            rules.smt,
+            Some(bits.smt_allowed()),
+            allowed,
+        ),
         (
             "policy.single_socket",
             "one socket only",
             rules.single_socket,
-            bits.single_socket(),
+            Some(bits.single_socket()),
             required,
         ),
-        ("policy.cxl", "CXL", rules.cxl, bits.cxl_allowed(), allowed),
+        (
+            "policy.cxl",
+            "CXL",
+            rules.cxl,
+            Some(bits.cxl_allowed()),
+            allowed,
+        ),
         (
             "policy.mem_aes_256_xts",
             "memory encryption by AES-256-XTS",
             rules.mem_aes_256_xts,
-            bits.mem_aes_256_xts(),
+            Some(bits.mem_aes_256_xts()),
             required,
         ),
         (
             "policy.rapl_disabled",
             "RAPL off",
             rules.rapl_disabled,
-            bits.rapl_disabled(),
+            Some(bits.rapl_disabled()),
             required,
         ),
         (
             "policy.ciphertext_hiding",
             "ciphertext hiding",
             rules.ciphertext_hiding,
-            bits.ciphertext_hiding(),
+            Some(bits.ciphertext_hiding()),
             required,
         ),
         (
             "policy.page_swap_disabled",
             "no page move and swap by the host",
             rules.page_swap_disabled,
-            bits.page_swap_disabled(),
+            report.page_swap_disabled(),
             required,
         ),
     ] {
@@ -338,12 +360,33 @@ fn provisional(
     };
     let same = report.current_version == report.committed_version
         && without_microcode(report.current_tcb) == without_microcode(report.committed_tcb);
-    let found = match same {
-        true => Cow::Borrowed("committed"),
-        false => Cow::Owned(format!(
-            "running {}, committed {}",
-            report.current_version, report.committed_version
-        )),
+    let found: Cow<'static, str> = if same {
+        Cow::Borrowed("committed")
+    } else {
+        let mut parts = Vec::new();
+        let [running, committed] = [report.current_version, report.committed_version];
+        if running != committed {
+            parts.push(format!("running {running}, committed {committed}"));
+        }
+        let [running, committed] =
+            [report.current_tcb, report.committed_tcb].map(|word| word.decode(product));
+        for (name, running, committed) in [
+            ("FMC", running.fmc, committed.fmc),
+            (
+                "boot loader",
+                Some(running.boot_loader),
+                Some(committed.boot_loader),
+            ),
+            ("TEE", Some(running.tee), Some(committed.tee)),
+            ("SNP firmware", Some(running.snp), Some(committed.snp)),
+        ] {
+            if let (Some(running), Some(committed)) = (running, committed)
+                && running != committed
+            {
+                parts.push(format!("running {name} {running}, committed {committed}"));
+            }
+        }
+        Cow::Owned(parts.join("; "))
     };
     if policy.firmware.allow_provisional {
         findings.push(
@@ -352,7 +395,14 @@ fn provisional(
                 .skipped("provisional firmware was allowed"),
         );
     } else {
-        findings.judge(finding.expected("committed"), found, same);
+        let finding = finding.expected("committed");
+        findings.push(if same {
+            finding.ok(found)
+        } else {
+            finding
+                .failed(found)
+                .because("what is not committed can be rolled back by the host")
+        });
     }
 }
 
@@ -487,43 +537,48 @@ fn platform(findings: &mut Findings, report: &Report, policy: &Policy) {
     let info = report.platform_info;
     let words = ["off", "on"];
     for (id, what, expected, found) in [
-        ("platform.smt", "platform: SMT", rules.smt, info.smt()),
-        ("platform.tsme", "platform: TSME", rules.tsme, info.tsme()),
+        ("platform.smt", "platform: SMT", rules.smt, Some(info.smt())),
+        (
+            "platform.tsme",
+            "platform: TSME",
+            rules.tsme,
+            Some(info.tsme()),
+        ),
         (
             "platform.ecc",
             "platform: ECC memory",
             rules.ecc,
-            info.ecc(),
+            Some(info.ecc()),
         ),
         (
             "platform.rapl_disabled",
             "platform: RAPL disabled",
             rules.rapl_disabled,
-            info.rapl_disabled(),
+            Some(info.rapl_disabled()),
         ),
         (
             "platform.ciphertext_hiding",
             "platform: ciphertext hiding",
             rules.ciphertext_hiding,
-            info.ciphertext_hiding(),
+            Some(info.ciphertext_hiding()),
         ),
         (
             "platform.alias_check_complete",
             "platform: alias check complete",
             rules.alias_check_complete,
-            info.alias_check_complete(),
+            report.alias_check_complete(),
         ),
         (
             "platform.iommu_write_safe",
             "platform: IOMMU write safe",
             rules.iommu_write_safe,
-            info.iommu_write_safe(),
+            report.iommu_write_safe(),
         ),
         (
             "platform.tio",
             "platform: trusted I/O",
             rules.tio,
-            info.tio(),
+            report.tio(),
         ),
     ] {
         bit(findings, (id, what), expected, found, words);

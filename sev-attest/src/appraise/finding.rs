@@ -69,9 +69,14 @@ impl Finding {
         self
     }
 
+    /// Not as it must be. The reason is that of the check until [`Self::because`] says a finer
+    /// one.
     pub(super) fn failed(mut self, found: impl Into<Cow<'static, str>>) -> Self {
         self.found = found.into();
         self.status = Status::Failed;
+        if self.reason.is_none() {
+            self.reason = Some(Cow::Borrowed(why_failed(self.id)));
+        }
         self
     }
 
@@ -96,5 +101,34 @@ impl Finding {
     pub(super) fn found(mut self, found: impl Into<Cow<'static, str>>) -> Self {
         self.found = found.into();
         self
+    }
+}
+
+/// What it means that a check failed, by its name.
+fn why_failed(id: &str) -> &'static str {
+    match id {
+        "report.signature" => "the certificate's key did not sign these bytes",
+        "ark.signature" | "ask.signature" | "leaf.signature" => {
+            "the key above it did not sign these bytes"
+        }
+        "report.version" => "the layout of this version is not known",
+        "report.format" => "no security processor writes such a report",
+        "chain.names" => "these certificates do not belong together",
+        "leaf.kind" => "the report says that another kind of key signed it",
+        "leaf.product" => "the certificate is of another product than the report",
+        "measurement" => "another guest was launched, or this one in another way",
+        "report_data" => "the report was not made for what was asked",
+        "host_data" => "the host launched the guest with other host data",
+        "vmpl" => "software of another privilege level asked for the report",
+        "chip_id" | "leaf.hwid" => "it is another chip",
+        "leaf.csp_id" => "it is another provider",
+        _ if id.starts_with("leaf.tcb.") => "the certificate is for other firmware",
+        _ if id.starts_with("tcb.") || id.starts_with("firmware.") => {
+            "older than what was asked for"
+        }
+        _ if id.starts_with("policy.") => "the guest was launched with another guest policy",
+        _ if id.starts_with("platform.") => "the platform is set up in another way",
+        _ if id.starts_with("mitigations.") => "a mitigation that was asked for is not on",
+        _ => "not what was expected",
     }
 }

@@ -210,8 +210,23 @@ fn chip(findings: &mut Findings, report: &Report, hwid: Option<&[u8]>, policy: &
         .chip_id
         .0
         .split_at(hwid.len().min(report.chip_id.0.len()));
-    let same = id == hwid && rest.iter().all(|byte| *byte == 0);
-    findings.judge(finding.expected(hex::encode(id)), hex::encode(hwid), same);
+    findings.push(if rest.iter().any(|byte| *byte != 0) {
+        // The certificate's id is shorter than the report's, which should have zeros after it.
+        finding
+            .expected(hex::encode(report.chip_id.0))
+            .failed(hex::encode(hwid))
+            .because(format!(
+                "bytes of the report's chip id after the first {} are not zero",
+                hwid.len()
+            ))
+    } else if id == hwid {
+        finding.expected(hex::encode(id)).ok(hex::encode(hwid))
+    } else {
+        finding
+            .expected(hex::encode(id))
+            .failed(hex::encode(hwid))
+            .because("the certificate is of another chip")
+    });
 }
 
 /// An expected provider is looked for whatever the kind of the certificate: a VCEK is none of his.

@@ -1,5 +1,6 @@
 //! The `sev-attest` command: arguments in, text and exit status out.
 
+pub mod certificates;
 pub mod expect;
 pub mod fetch;
 #[cfg(target_os = "linux")]
@@ -8,7 +9,6 @@ pub mod input;
 pub mod measure;
 pub mod policy;
 pub mod show;
-pub mod sources;
 pub mod verify;
 
 use std::error::Error;

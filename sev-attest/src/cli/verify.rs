@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::certificates::{self, Found, SourceArgs};
 use super::expect::ExpectArgs;
 use super::input::{self, CliError};
-use super::sources::{self, Found, SourceArgs};
 use crate::appraise::{self, Appraisal};
 use crate::formats::{self, FormatError, MAX_INPUT};
 use crate::time::UnixTime;
@@ -59,7 +59,7 @@ pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
         Err(error) => return Err(refused(error)),
     };
     let report = evidence.report;
-    let Found { chain, notes } = sources::find(
+    let Found { chain, notes } = certificates::find(
         &report,
         &evidence.bundle,
         &args.sources,

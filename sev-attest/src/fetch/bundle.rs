@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::cache::write_atomically;
 use super::error::FetchError;
-use super::source::Fetcher;
+use super::fetcher::Fetcher;
 use crate::cert::Certificate;
 use crate::chain::signed_report;
 use crate::report::{Report, SigningKey};

@@ -6,17 +6,17 @@
 mod bundle;
 mod cache;
 mod error;
+mod fetcher;
 mod http;
 mod kds;
 mod retry;
-mod source;
 mod trust;
 
 pub use bundle::{Bundle, bundle, pem};
 pub use cache::{Cache, write_atomically, write_named};
 pub use error::FetchError;
+pub use fetcher::{Fetcher, Found, Origin};
 pub use http::{BaseUrl, Client, KDS, Limits, MAX_ANSWER};
 pub use kds::Document;
 pub use retry::{Next, Outcome, RetryPolicy, retry_after};
-pub use source::{Fetcher, Found, Origin};
 pub use trust::{ForeignRoot, NotGenuine, Trust};

@@ -221,6 +221,39 @@ impl Report {
         self.cpuid.and_then(Cpuid::product)
     }
 
+    /// Whether memory was searched for aliased addresses and none found; `None` where reports of
+    /// this version do not say.
+    #[must_use]
+    pub fn alias_check_complete(&self) -> Option<bool> {
+        self.since(Version::V3, self.platform_info.alias_check_complete())
+    }
+
+    /// Whether the IOMMU keeps devices from guests' memory; `None` where reports of this version
+    /// do not say.
+    #[must_use]
+    pub fn iommu_write_safe(&self) -> Option<bool> {
+        self.since(Version::V5, self.platform_info.iommu_write_safe())
+    }
+
+    /// Whether trusted I/O is on; `None` where reports of this version do not say.
+    #[must_use]
+    pub fn tio(&self) -> Option<bool> {
+        self.since(Version::V5, self.platform_info.tio())
+    }
+
+    /// Whether the guest policy forbids moving and swapping pages; `None` where reports of this
+    /// version do not say.
+    #[must_use]
+    pub fn page_swap_disabled(&self) -> Option<bool> {
+        self.since(Version::V3, self.policy.page_swap_disabled())
+    }
+
+    /// A bit that came with version `since`: one that is clear in an earlier report was not
+    /// written, and says nothing.
+    fn since(&self, since: Version, bit: bool) -> Option<bool> {
+        (bit || self.version >= since).then_some(bit)
+    }
+
     /// What the specification forbids and the report has; empty for every report of a real
     /// security processor.
     #[must_use]

@@ -65,6 +65,19 @@ impl Entry {
     fn bit(key: &'static str, label: &'static str, bit: bool, [no, yes]: [&str; 2]) -> Self {
         Self::new(key, label, bit, if bit { yes } else { no })
     }
+
+    /// A bit that not every version of the report has.
+    fn later_bit(
+        key: &'static str,
+        label: &'static str,
+        bit: Option<bool>,
+        words: [&str; 2],
+    ) -> Self {
+        match bit {
+            Some(bit) => Self::bit(key, label, bit, words),
+            None => Self::new(key, label, Value::Null, "not in this version"),
+        }
+    }
 }
 
 /// A titled group of entries; in JSON an object under `key`.
@@ -122,7 +135,13 @@ pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
         let hidden = c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+            || matches!(
+                c,
+                '\u{200b}'..='\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{206f}'
+                    | '\u{feff}'
+            );
         if hidden {
             plain.extend(c.escape_default());
         } else {

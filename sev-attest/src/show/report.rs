@@ -166,10 +166,10 @@ fn guest_policy(report: &Report) -> Section {
                 policy.ciphertext_hiding(),
                 required,
             ),
-            bit(
+            Entry::later_bit(
                 "page_swap_disabled",
                 "no page move and swap",
-                policy.page_swap_disabled(),
+                report.page_swap_disabled(),
                 required,
             ),
         ],
@@ -250,6 +250,7 @@ fn platform(report: &Report, product: Option<Product>) -> Section {
 fn platform_info(report: &Report) -> Section {
     let info = report.platform_info;
     let bit = |key, label, value| Entry::bit(key, label, value, ["off", "on"]);
+    let later = |key, label, value| Entry::later_bit(key, label, value, ["off", "on"]);
     Section {
         key: "platform_info",
         title: format!("platform info {info}"),
@@ -264,17 +265,17 @@ fn platform_info(report: &Report) -> Section {
                 "ciphertext hiding",
                 info.ciphertext_hiding(),
             ),
-            bit(
+            later(
                 "alias_check_complete",
                 "alias check complete",
-                info.alias_check_complete(),
+                report.alias_check_complete(),
             ),
-            bit(
+            later(
                 "iommu_write_safe",
                 "IOMMU write safe",
-                info.iommu_write_safe(),
+                report.iommu_write_safe(),
             ),
-            bit("tio", "trusted I/O", info.tio()),
+            later("tio", "trusted I/O", report.tio()),
         ],
     }
 }

@@ -17,3 +17,4 @@ mod policies;
 mod properties;
 mod support;
 mod vectors;
+mod words;

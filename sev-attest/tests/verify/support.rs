@@ -129,6 +129,10 @@ impl Case {
         let appraisal = self.appraise();
         let failed: Vec<&str> = appraisal.failures().map(|finding| finding.id).collect();
         assert_eq!(failed, checks, "{name}:\n{}", appraisal.to_text());
+        for finding in appraisal.failures() {
+            assert_ne!(finding.found, finding.expected, "{name}: {finding:?}");
+            assert!(finding.reason.is_some(), "{name}: {finding:?}");
+        }
         assert_eq!(appraisal.outcome, Outcome::Refused, "{name}");
     }
 
