@@ -39,11 +39,15 @@ impl DigestError {
 
 impl Sha256 {
     /// The 64 lower-case hexadecimal digits.
+    #[must_use]
     pub fn hex(&self) -> String {
         hex::encode(self.0)
     }
 
     /// Reads 64 hexadecimal digits of either case.
+    ///
+    /// # Errors
+    /// Text that is not 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Result<Self, DigestError> {
         decode(text)
             .map(Sha256)
@@ -51,6 +55,7 @@ impl Sha256 {
     }
 
     /// The digest of bytes in memory.
+    #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Sha256(sha2::Sha256::digest(bytes).into())
     }
@@ -58,6 +63,9 @@ impl Sha256 {
 
 impl Digest {
     /// Reads bare hexadecimal digits; their number tells the kind.
+    ///
+    /// # Errors
+    /// Text that is neither 64 nor 128 hexadecimal digits.
     pub fn from_hex(text: &str) -> Result<Self, DigestError> {
         match text.len() {
             64 => decode(text).map(Digest::Sha256),
@@ -68,6 +76,7 @@ impl Digest {
     }
 
     /// The lower-case hexadecimal digits, without the kind.
+    #[must_use]
     pub fn hex(&self) -> String {
         match self {
             Digest::Sha256(d) => hex::encode(d),

@@ -16,16 +16,18 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, Error, Flaw, Format,
-    error::ReadError,
+    error::{Error, Flaw, ReadError},
     files::{self, NewFile, Published},
+    format::Format,
     lock,
     qcow2::{
-        MAX_VIRTUAL_SIZE, check, grow,
+        check, grow,
         header::{Backing, Header, MAX_BACKING_NAME, backing_format},
         layout,
+        limits::MAX_VIRTUAL_SIZE,
         tables::Qcow2,
     },
+    units::ByteSize,
 };
 
 pub use crate::qcow2::check::CheckReport;
@@ -55,6 +57,7 @@ pub struct OverlaySpec {
 
 impl OverlaySpec {
     /// An overlay of `size` that names its base.
+    #[must_use]
     pub fn new(base: BaseRef, size: ByteSize) -> Self {
         OverlaySpec {
             base,
@@ -92,7 +95,9 @@ pub struct DiskInfo {
 
 /// Creates an overlay at `path`, or finds that the same one is there.
 ///
-/// Fails with [`Error::Exists`] where a different file has the name.
+/// # Errors
+/// [`Error::Exists`] where a different file has the name; [`Error::SmallerThanBase`],
+/// [`Error::ImpossibleSize`], [`Error::BasePath`]; those of the file system.
 pub fn create_overlay(path: &Path, spec: &OverlaySpec) -> Result<Created, Error> {
     require_size(spec.size)?;
     if spec.size < spec.base.virtual_size {
@@ -111,6 +116,10 @@ pub fn create_overlay(path: &Path, spec: &OverlaySpec) -> Result<Created, Error>
 }
 
 /// Creates an empty volume at `path`, or finds that the same one is there.
+///
+/// # Errors
+/// [`Error::Exists`] where a different file has the name; [`Error::ImpossibleSize`]; those of the
+/// file system.
 pub fn create_volume(path: &Path, size: ByteSize, format: Format) -> Result<Created, Error> {
     require_size(size)?;
     match format {
@@ -120,6 +129,9 @@ pub fn create_volume(path: &Path, size: ByteSize, format: Format) -> Result<Crea
 }
 
 /// What the disk at `path` is. A QCOW2 disk must name exactly `backing` (or no backing file).
+///
+/// # Errors
+/// [`Error::Unusable`] where it is not such a disk; those of the file system.
 pub fn info(path: &Path, format: Format, backing: Option<&BaseRef>) -> Result<DiskInfo, Error> {
     let file = files::open_read(path)?;
     let info = info_of(&file, path, format)?;
@@ -139,6 +151,10 @@ pub fn info(path: &Path, format: Format, backing: Option<&BaseRef>) -> Result<Di
 /// Gives the disk at `path` a larger virtual size. The disk must not be in use; the same size is
 /// no change, a smaller one is refused. So is a QCOW2 disk that reaches outside its file, whatever
 /// its size: who had it last may have written its header.
+///
+/// # Errors
+/// [`Error::InUse`] while another process has it open; [`Error::Shrink`], [`Error::Unusable`],
+/// [`Error::ImpossibleSize`]; those of the file system.
 pub fn grow(path: &Path, format: Format, new_size: ByteSize) -> Result<(), Error> {
     require_size(new_size)?;
     let file = files::open_write(path)?;
@@ -168,6 +184,10 @@ pub fn grow(path: &Path, format: Format, new_size: ByteSize) -> Result<(), Error
 
 /// Compares the refcounts of the QCOW2 disk at `path` with its tables. Reads only; the disk must
 /// not be in use.
+///
+/// # Errors
+/// [`Error::InUse`] while another process has it open; [`Error::Unusable`] where it has no tables
+/// to compare with; those of the file system.
 pub fn check(path: &Path) -> Result<CheckReport, Error> {
     let file = files::open_read(path)?;
     lock::claim(&file, path)?;

@@ -10,7 +10,13 @@ use std::{
     time::Duration,
 };
 
-use crate::{ByteSize, Digest, Format, Sha256, layers::ChainError};
+use crate::{
+    digest::{Digest, Sha256},
+    format::Format,
+    layers::ChainError,
+    sums::SumsError,
+    units::ByteSize,
+};
 
 /// Everything that can go wrong with images, disks and downloads.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -228,7 +234,7 @@ pub enum Error {
         /// URL of the list.
         url: String,
         /// What is wrong with it.
-        reason: crate::sums::SumsError,
+        reason: SumsError,
     },
 
     /// The download's task ended without a result.
@@ -400,7 +406,22 @@ impl Error {
         move |errno| Error::io(what, path)(errno.into())
     }
 
+    /// A file from outside that could not even be opened as one.
+    pub(crate) fn into_refusal(self) -> Error {
+        match self {
+            Error::Unusable {
+                path,
+                flaw: flaw @ Flaw::NotRegular,
+            } => Error::Refused {
+                image: path.display().to_string(),
+                flaw,
+            },
+            other => other,
+        }
+    }
+
     /// The flaw, where an image or disk was refused for one.
+    #[must_use]
     pub fn flaw(&self) -> Option<&Flaw> {
         match self {
             Error::Refused { flaw, .. } | Error::Unusable { flaw, .. } => Some(flaw),

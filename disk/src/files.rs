@@ -11,7 +11,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::{Error, Flaw};
+use crate::error::{Error, Flaw};
 
 /// Start of the names of files that are not complete yet, where the file system cannot do
 /// without names.

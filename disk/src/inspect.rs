@@ -9,64 +9,20 @@
 //! than 80 MiB.
 
 use std::{
-    fmt,
     fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
-    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, Error, Flaw,
-    error::ReadError,
-    qcow2::{MAX_VIRTUAL_SIZE, header::MAGIC, tables::Qcow2},
+    error::{Error, Flaw, ReadError},
+    format::Format,
+    qcow2::{header::MAGIC, limits::MAX_VIRTUAL_SIZE, tables::Qcow2},
+    units::ByteSize,
 };
-
-/// Format of an image or disk. QEMU is always told which; nothing is guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// QEMU's copy-on-write format, version 2 or 3.
-    Qcow2,
-    /// A plain disk: byte n of the file is byte n of the disk.
-    Raw,
-}
-
-/// A word that is no format.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no image format: qcow2 and raw are known")]
-pub struct FormatError(String);
-
-impl Format {
-    /// The format's name as QEMU spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Format::Qcow2 => "qcow2",
-            Format::Raw => "raw",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Format {
-    type Err = FormatError;
-
-    fn from_str(text: &str) -> Result<Self, FormatError> {
-        match text {
-            "qcow2" => Ok(Format::Qcow2),
-            "raw" => Ok(Format::Raw),
-            other => Err(FormatError(other.chars().take(32).collect())),
-        }
-    }
-}
 
 /// What an acceptable image is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,11 +43,17 @@ pub struct ImageInfo {
 ///
 /// `expect` is the format that the image was announced with; another one is refused. The file's
 /// position does not matter and does not change.
+///
+/// # Errors
+/// [`Error::Refused`] with the [`Flaw`]; those of the file system.
 pub fn inspect(file: &File, expect: Option<Format>) -> Result<ImageInfo, Error> {
     inspect_named(file, expect, Path::new("(open file)"))
 }
 
 /// [`inspect`], with the name to use in errors.
+///
+/// # Errors
+/// As [`inspect`].
 pub fn inspect_named(file: &File, expect: Option<Format>, name: &Path) -> Result<ImageInfo, Error> {
     read(file, expect).map_err(|e| e.image(name))
 }

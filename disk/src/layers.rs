@@ -7,7 +7,7 @@ use std::{collections::HashSet, fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Format};
+use crate::{format::Format, units::ByteSize};
 
 /// Most layers of one chain, the base counted.
 pub const MAX_CHAIN_DEPTH: usize = 8;
@@ -24,6 +24,7 @@ pub struct LayerNameError(String);
 
 impl LayerName {
     /// The name as text.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -134,6 +135,9 @@ pub struct Chain {
 impl Chain {
     /// Follows parents from `top` down to a base, asking `record` for each layer, at most
     /// `limit` (never more than [`MAX_CHAIN_DEPTH`]) of them.
+    ///
+    /// # Errors
+    /// [`ChainError`], naming the layer.
     pub fn resolve(
         top: &LayerName,
         mut record: impl FnMut(&LayerName) -> Option<Layer>,
@@ -179,21 +183,25 @@ impl Chain {
     }
 
     /// The layers, base first.
+    #[must_use]
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
     /// How many layers there are.
+    #[must_use]
     pub fn depth(&self) -> usize {
         self.layers.len()
     }
 
     /// The lowest layer.
+    #[must_use]
     pub fn base(&self) -> Option<&Layer> {
         self.layers.first()
     }
 
     /// The layer that was asked for: the one a new overlay builds on.
+    #[must_use]
     pub fn top(&self) -> Option<&Layer> {
         self.layers.last()
     }

@@ -23,7 +23,8 @@
 //! # let dir = dir.path();
 //! let base = dir.join("base.qcow2");
 //! create_volume(&base, "2G".parse()?, Format::Qcow2)?;
-//! let base = BaseRef { path: base, format: Format::Qcow2, virtual_size: ByteSize::from_gib(2) };
+//! let virtual_size = ByteSize::from_gib(2);
+//! let base = BaseRef { path: base, format: Format::Qcow2, virtual_size };
 //!
 //! let root = dir.join("root.qcow2");
 //! let spec = OverlaySpec::new(base.clone(), ByteSize::from_gib(20));
@@ -38,14 +39,17 @@ mod digest;
 mod disk;
 mod error;
 mod files;
+mod format;
 mod inspect;
-pub mod layers;
+mod layers;
 mod lock;
-pub mod qcow2;
+mod qcow2;
 pub mod seed;
 mod space;
-pub mod store;
-pub mod sums;
+mod store;
+mod sums;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod units;
 
 pub use digest::{Digest, DigestError, Sha256};
@@ -54,11 +58,13 @@ pub use disk::{
     grow, info,
 };
 pub use error::{Error, Flaw, Table};
-pub use inspect::{Format, FormatError, ImageInfo, inspect, inspect_named};
-pub use layers::{Chain, ChainError, Layer, LayerName, MAX_CHAIN_DEPTH};
+pub use format::{Format, FormatError};
+pub use inspect::{ImageInfo, inspect, inspect_named};
+pub use layers::{Chain, ChainError, Layer, LayerName, LayerNameError, MAX_CHAIN_DEPTH};
 pub use space::free_space;
 pub use store::{
     Expected, ImageStore, Import, Progress, PullRequest, StoreOptions, StoredImage, SweepReport,
     Tuning,
 };
+pub use sums::SumsError;
 pub use units::{ByteSize, GiB, MiB, SizeError};

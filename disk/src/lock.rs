@@ -12,7 +12,7 @@ use nix::{
     libc::{F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, flock},
 };
 
-use crate::Error;
+use crate::error::Error;
 
 const USED: i64 = 100;
 const UNSHARED: i64 = 200;

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use crate::{ByteSize, Error};
+use crate::{error::Error, units::ByteSize};
 
 /// Bytes that an unprivileged process may still write to the file system of `dir`.
+///
+/// # Errors
+/// Those of the file system.
 pub fn free_space(dir: &Path) -> Result<ByteSize, Error> {
     let stat = rustix::fs::statvfs(dir).map_err(Error::sys("ask for the free space of", dir))?;
     Ok(ByteSize::from_bytes(

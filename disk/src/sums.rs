@@ -6,7 +6,7 @@
 //! is not found is an error. A list that is nothing but a digest, as Alpine's `image.qcow2.sha512`,
 //! is about whatever it is asked for.
 
-use crate::Digest;
+use crate::digest::Digest;
 
 /// Longest list that is read, in bytes. Debian's and Ubuntu's have a few KiB.
 pub const MAX_SUMS_LEN: usize = 1 << 20;
@@ -45,6 +45,9 @@ pub enum SumsError {
 }
 
 /// Reads all entries, in the order of the list.
+///
+/// # Errors
+/// [`SumsError::TooLong`], [`SumsError::NotText`].
 pub fn parse(list: &[u8]) -> Result<Vec<SumsEntry>, SumsError> {
     if list.len() > MAX_SUMS_LEN {
         return Err(SumsError::TooLong);
@@ -54,6 +57,9 @@ pub fn parse(list: &[u8]) -> Result<Vec<SumsEntry>, SumsError> {
 }
 
 /// The digest listed for `name`; the SHA-512 where both kinds are listed.
+///
+/// # Errors
+/// [`SumsError`]: no list, or none that says one thing about the name.
 pub fn find(list: &[u8], name: &str) -> Result<Digest, SumsError> {
     let mut found: Option<Digest> = None;
     for entry in parse(list)? {

@@ -49,31 +49,37 @@ impl ByteSize {
     pub const ZERO: ByteSize = ByteSize(0);
 
     /// `n` bytes.
+    #[must_use]
     pub const fn from_bytes(n: u64) -> Self {
         ByteSize(n)
     }
 
     /// `n` MiB.
+    #[must_use]
     pub const fn from_mib(n: u32) -> Self {
         ByteSize((n as u64) << 20)
     }
 
     /// `n` GiB.
+    #[must_use]
     pub const fn from_gib(n: u32) -> Self {
         ByteSize((n as u64) << 30)
     }
 
     /// The number of bytes.
+    #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0
     }
 
     /// Whole MiB, rounded up.
+    #[must_use]
     pub const fn mib_ceil(self) -> u64 {
         self.0.div_ceil(1 << 20)
     }
 
     /// Sum, unless it overflows.
+    #[must_use]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         match self.0.checked_add(other.0) {
             Some(n) => Some(ByteSize(n)),
@@ -82,6 +88,7 @@ impl ByteSize {
     }
 
     /// Difference, unless it is negative.
+    #[must_use]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
             Some(n) => Some(ByteSize(n)),
@@ -90,6 +97,7 @@ impl ByteSize {
     }
 
     /// Product, unless it overflows.
+    #[must_use]
     pub const fn checked_mul(self, n: u64) -> Option<Self> {
         match self.0.checked_mul(n) {
             Some(n) => Some(ByteSize(n)),
@@ -98,11 +106,13 @@ impl ByteSize {
     }
 
     /// Sum, at most the largest size.
+    #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         ByteSize(self.0.saturating_add(other.0))
     }
 
     /// Difference, at least zero.
+    #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         ByteSize(self.0.saturating_sub(other.0))
     }

@@ -6,9 +6,8 @@
     reason = "a test that cannot go on has failed"
 )]
 
-use disk::qcow2::{
-    MAX_VIRTUAL_SIZE,
-    header::{Backing, Extension, Header, V2_LENGTH, V3_LENGTH, V3_MIN_LENGTH},
+use disk::testing::qcow2::{
+    Backing, Extension, Header, MAX_VIRTUAL_SIZE, V2_LENGTH, V3_LENGTH, V3_MIN_LENGTH,
 };
 use proptest::{collection::vec, option, prelude::*};
 

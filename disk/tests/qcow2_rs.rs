@@ -96,5 +96,5 @@ fn why_it_does_not_judge_images() {
     put32(&mut image, 20, 64);
     let judged = std::panic::catch_unwind(|| Qcow2Header::from_buf(&image).is_ok());
     assert!(judged.is_err(), "it learned to refuse: look at it again");
-    assert!(disk::qcow2::header::Header::parse(&image).is_err());
+    assert!(disk::testing::qcow2::Header::parse(&image).is_err());
 }

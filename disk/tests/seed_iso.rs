@@ -11,10 +11,9 @@ mod seed_support;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use disk::seed::{
-    Seed, VOLUME_ID, build,
-    iso9660::{IsoFile, MAX_FILES, SECTOR, image},
-    render,
+use disk::{
+    seed::{Seed, VOLUME_ID, build, render},
+    testing::iso9660::{IsoFile, MAX_FILES, SECTOR, image},
 };
 use proptest::prelude::*;
 use seed_support::{run, spec};

@@ -8,12 +8,8 @@ use std::{fs::File, os::unix::fs::FileExt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Flaw,
-    error::ReadError,
-    qcow2::{
-        COPIED,
-        tables::{Mapping, Qcow2},
-    },
+    error::{Flaw, ReadError},
+    qcow2::tables::{COPIED, Mapping, Qcow2},
 };
 
 /// Most clusters of a file that can be checked: 4 TiB with 64 KiB clusters, 256 MiB of memory.
@@ -39,6 +35,7 @@ pub struct CheckReport {
 
 impl CheckReport {
     /// Neither leaks nor corruptions.
+    #[must_use]
     pub fn is_clean(&self) -> bool {
         self.leaked_clusters == 0 && self.corruptions == 0
     }

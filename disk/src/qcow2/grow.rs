@@ -7,12 +7,11 @@
 use std::{fs::File, os::unix::fs::FileExt};
 
 use crate::{
-    Flaw,
-    error::{ReadError, Table},
+    error::{Flaw, ReadError, Table},
     qcow2::{
-        MAX_L1_SIZE, OFFSET_MASK,
         header::{INCOMPAT_EXTENDED_L2, l1_needed},
-        tables::Qcow2,
+        limits::MAX_L1_SIZE,
+        tables::{OFFSET_MASK, Qcow2},
     },
 };
 

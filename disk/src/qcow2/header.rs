@@ -4,7 +4,8 @@
 //! image from outside may not use is [`Header::refuse_foreign`]'s business, and where its tables
 //! lie that of [`super::layout`]. [`Header::encode`] is its inverse.
 
-use crate::{ByteSize, Flaw, Format};
+use super::limits::MAX_VIRTUAL_SIZE as MAX;
+use crate::{error::Flaw, format::Format, units::ByteSize};
 
 /// `QFI\xfb`.
 pub const MAGIC: u32 = 0x5146_49fb;
@@ -43,8 +44,6 @@ pub mod extension {
     pub const END: u32 = 0;
     /// Name of the backing file's format.
     pub const BACKING_FORMAT: u32 = 0xe279_2aca;
-    /// Names of feature bits.
-    pub const FEATURE_NAMES: u32 = 0x6803_f857;
     /// Persistent bitmaps.
     pub const BITMAPS: u32 = 0x2385_2875;
     /// LUKS header of an encrypted image.
@@ -120,6 +119,9 @@ impl<'a> Be<'a> {
 
 /// The cluster size of a file that starts with `start`, so that its whole first cluster can be
 /// read before [`Header::parse`].
+///
+/// # Errors
+/// A [`Flaw`]: no magic, another version, clusters of an impossible size.
 pub fn probe_cluster_size(start: &[u8]) -> Result<u64, Flaw> {
     let be = Be(start);
     let short = || Flaw::ShortHeader {
@@ -141,6 +143,9 @@ pub fn probe_cluster_size(start: &[u8]) -> Result<u64, Flaw> {
 
 impl Header {
     /// Reads a header from the file's first cluster (or the whole file, where it is shorter).
+    ///
+    /// # Errors
+    /// The [`Flaw`] of the first field that the format does not allow.
     pub fn parse(first_cluster: &[u8]) -> Result<Header, Flaw> {
         let cluster_size = probe_cluster_size(first_cluster)?;
         let be = Be(first_cluster);
@@ -319,21 +324,25 @@ impl Header {
     }
 
     /// Whether an incompatible feature bit is set.
+    #[must_use]
     pub fn has(&self, incompatible: u64) -> bool {
         self.incompatible_features & incompatible != 0
     }
 
     /// Cluster size in bytes.
+    #[must_use]
     pub fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits.min(21)
     }
 
     /// Virtual size.
+    #[must_use]
     pub fn virtual_size(&self) -> ByteSize {
         ByteSize::from_bytes(self.size)
     }
 
     /// Length of an L2 entry in bytes.
+    #[must_use]
     pub fn l2_entry_size(&self) -> u64 {
         if self.has(INCOMPAT_EXTENDED_L2) {
             16
@@ -343,6 +352,7 @@ impl Header {
     }
 
     /// Entries of the L1 table that the virtual size needs.
+    #[must_use]
     pub fn l1_needed(&self) -> u64 {
         l1_needed(self.size, self.cluster_bits, self.l2_entry_size())
     }
@@ -350,6 +360,9 @@ impl Header {
     /// Refuses everything that reaches outside the file, hides content, or needs repair.
     ///
     /// What stays is a flat image whose every guest byte is in the file itself.
+    ///
+    /// # Errors
+    /// The [`Flaw`]: what it names, hides or needs.
     pub fn refuse_foreign(&self) -> Result<(), Flaw> {
         self.refuse_unusable()?;
         if let Some(backing) = &self.backing {
@@ -393,6 +406,7 @@ impl Header {
 
     /// The header's bytes: fields, extensions, end mark and backing file name, as they start the
     /// file. Inverse of [`Header::parse`]; `None` where they do not fit the first cluster.
+    #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut extensions = Vec::new();
         let format = self.backing.as_ref().and_then(|b| b.format.as_deref());
@@ -447,8 +461,6 @@ impl Header {
         (out.len() as u64 <= self.cluster_size()).then_some(out)
     }
 }
-
-const MAX: u64 = super::MAX_VIRTUAL_SIZE;
 
 /// Entries of the L1 table that a virtual size needs.
 pub(crate) fn l1_needed(size: u64, cluster_bits: u32, l2_entry_size: u64) -> u64 {

@@ -1,11 +1,10 @@
 //! Where the tables of a QCOW2 file may lie, and the metadata of an empty disk.
 
 use crate::{
-    Flaw,
-    error::Table,
+    error::{Flaw, Table},
     qcow2::{
-        MAX_L1_SIZE, MAX_REFTABLE_SIZE,
         header::{Backing, Header, V3_LENGTH, l1_needed},
+        limits::{MAX_L1_SIZE, MAX_REFTABLE_SIZE},
     },
 };
 

@@ -11,33 +11,15 @@
 //! release builds).
 //!
 //! - [`header`]: the header and its extensions, bytes to fields and back; pure
+//! - [`limits`]: largest sizes
 //! - [`layout`]: where tables may lie, and the image of an empty disk; pure
 //! - [`tables`]: L1, L2 and refcount tables of a file, read in bounded memory
 //! - [`check`]: are refcounts what the tables say?
 //! - [`grow`]: a larger virtual size for a disk that is not in use
 
-pub mod header;
-
 pub(crate) mod check;
 pub(crate) mod grow;
+pub(crate) mod header;
 pub(crate) mod layout;
+pub(crate) mod limits;
 pub(crate) mod tables;
-
-/// Largest virtual size of any disk or image, in bytes: 16 TiB, ext4's largest file, which a
-/// raw copy of the disk must fit in.
-pub const MAX_VIRTUAL_SIZE: u64 = 16 << 40;
-
-/// Largest L1 table that QEMU opens (`QCOW_MAX_L1_SIZE`), in bytes.
-pub(crate) const MAX_L1_SIZE: u64 = 32 << 20;
-
-/// Largest refcount table that QEMU opens (`QCOW_MAX_REFTABLE_SIZE`), in bytes.
-pub(crate) const MAX_REFTABLE_SIZE: u64 = 8 << 20;
-
-/// Bits 9 to 55 of an L1, L2 or refcount table entry: the offset.
-pub(crate) const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
-
-/// Bit 63 of an L1 or L2 entry: the refcount is exactly one.
-pub(crate) const COPIED: u64 = 1 << 63;
-
-/// Bit 62 of an L2 entry: a compressed cluster.
-pub(crate) const COMPRESSED: u64 = 1 << 62;

@@ -5,14 +5,21 @@
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use crate::{
-    Flaw,
-    error::{ReadError, Table},
+    error::{Flaw, ReadError, Table},
     qcow2::{
-        COMPRESSED, COPIED, OFFSET_MASK,
         header::{Header, PROBE_LENGTH, probe_cluster_size},
         layout,
     },
 };
+
+/// Bits 9 to 55 of an L1, L2 or refcount table entry: the offset.
+pub(crate) const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
+
+/// Bit 63 of an L1 or L2 entry: the refcount is exactly one.
+pub(crate) const COPIED: u64 = 1 << 63;
+
+/// Bit 62 of an L2 entry: a compressed cluster.
+pub(crate) const COMPRESSED: u64 = 1 << 62;
 
 /// L1 entry bits that must be zero: 0-8 and 56-62.
 const L1_RESERVED: u64 = !(OFFSET_MASK | COPIED);

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::{SeedVolume, cloud_config::MOUNT_OPTIONS};
+use super::{cloud_config::MOUNT_OPTIONS, spec::SeedVolume};
 
 /// The MIME type of a boothook.
 pub(super) const CONTENT_TYPE: &str = "text/cloud-boothook";

@@ -10,6 +10,7 @@ pub struct Hostname(String);
 
 impl Hostname {
     /// The label.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,6 +93,7 @@ const EXCEPTIONS: &[&str] = &["/usr/local", "/usr/src"];
 
 impl MountPoint {
     /// The path.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

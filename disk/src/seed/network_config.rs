@@ -14,7 +14,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use super::{SeedError, cloud_config::quote};
+use super::{error::SeedError, quote::quote};
 
 /// Most name servers; the resolver of glibc uses three.
 const MAX_NAMESERVERS: usize = 8;

@@ -19,6 +19,7 @@ pub struct SshKey(String);
 
 impl SshKey {
     /// The line, without a newline.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -3,9 +3,8 @@
 use std::str::FromStr;
 
 use super::{
-    cloud_config,
     error::{SeedError, excerpt},
-    mime,
+    mime, shape,
     yaml::{self, Node},
 };
 
@@ -207,7 +206,7 @@ fn check(number: usize, kind: Kind, mime: mime::Part) -> Result<Option<UserPart>
             let Some(config) = yaml::parse(&mime.body)? else {
                 return Ok(None);
             };
-            cloud_config::check_shape(&config)?;
+            shape::check(&config)?;
             Some(config)
         }
         Kind::Template => {

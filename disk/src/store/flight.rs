@@ -13,8 +13,8 @@ use std::{
 
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::{Progress, StoredImage};
-use crate::{Digest, Error, Format};
+use super::image::{Progress, StoredImage};
+use crate::{digest::Digest, error::Error, format::Format};
 
 /// What makes two downloads the same.
 pub(super) type Key = (Digest, Option<Format>);

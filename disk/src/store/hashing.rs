@@ -92,7 +92,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::Sha256;
+    use crate::digest::Sha256;
 
     #[tokio::test]
     async fn marks_in_any_rhythm_give_the_digest() {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
+    blocking::blocking,
     partial::{Partial, Record},
-    pull::blocking,
 };
-use crate::Error;
+use crate::error::Error;
 
 /// The record of a running download. Dropped, it is saved to the last byte, where there is a
 /// runtime to do it; the file stays held until then.

@@ -13,8 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{http::Validator, plan::Plan};
-use crate::{Digest, Error, files};
+use super::{plan::Plan, validator::Validator};
+use crate::{digest::Digest, error::Error, files};
 
 /// Largest record that is read: 4096 counters and a URL.
 const MAX_RECORD: u64 = 1 << 20;

@@ -6,12 +6,20 @@ use reqwest::Url;
 use tokio::sync::watch;
 
 use super::{
-    ImageStore, Progress, StoredImage,
+    blocking::blocking,
     http::{Answer, Failure, Fetch, Trust, parse_url, shown},
+    image::{Progress, StoredImage},
+    images::ImageStore,
     partial::Partial,
-    transfer::{Arrived, Job, Limits, Retries},
+    retries::Retries,
+    transfer::{Arrived, Job, Limits},
 };
-use crate::{Digest, Error, Flaw, Format, sums};
+use crate::{
+    digest::Digest,
+    error::{Error, Flaw},
+    format::Format,
+    sums,
+};
 
 /// How often a download asks whether a cancelled one has let go of the file.
 const HELD_POLL: Duration = Duration::from_millis(20);
@@ -51,6 +59,10 @@ impl ImageStore {
     ///
     /// Cancel-safe: dropping the future stops the download, unless another caller waits for it.
     /// Must be called in a Tokio runtime with time and I/O enabled.
+    ///
+    /// # Errors
+    /// [`Error::Url`], [`Error::Sums`], [`Error::GaveUp`], [`Error::Refused`], [`Error::DigestMismatch`]
+    /// and others about the server, the content or the file system. No image is stored then.
     pub async fn pull(
         &self,
         request: &PullRequest,
@@ -246,15 +258,4 @@ fn file_name(url: &Url) -> String {
         .and_then(|mut parts| parts.next_back())
         .unwrap_or_default()
         .to_owned()
-}
-
-/// Runs what blocks where it may; `path` is for the error when the runtime is shutting down.
-pub(super) async fn blocking<T: Send + 'static>(
-    path: &Path,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::io("work on", path)(std::io::Error::other(error))),
-    }
 }

@@ -18,18 +18,21 @@ use reqwest::{Response, Url};
 use tokio::sync::watch;
 
 use super::{
-    Progress,
+    blocking::blocking,
     hashing::Hashing,
-    http::{Answer, Failure, Fetch, Validator, shown},
+    http::{Answer, Failure, Fetch, shown},
+    image::Progress,
     ledger::Ledger,
     partial::{Partial, Record},
     plan::{Plan, Span},
-    pull::blocking,
+    retries::Retries,
+    validator::Validator,
 };
 use crate::{
-    ByteSize, Digest, Error, Flaw,
-    digest::{BLOCK, Digests, Hasher},
+    digest::{BLOCK, Digest, Digests, Hasher},
+    error::{Error, Flaw},
     files, space,
+    units::ByteSize,
 };
 
 /// Most times that a download starts afresh because the content changed.
@@ -38,99 +41,6 @@ const MAX_RESTARTS: u32 = 3;
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a content of unknown length between two looks at the free space.
 const SPACE_STEP: u64 = 64 << 20;
-
-/// Time limits and numbers of downloads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tuning {
-    /// Longest time to connect, TLS included.
-    pub connect_timeout: Duration,
-    /// Longest time without a byte from the server.
-    pub idle_timeout: Duration,
-    /// Failures in a row, without a byte in between, after which a download gives up.
-    pub attempts: u32,
-    /// Pause after the first failure; doubled after each further one.
-    pub backoff: Duration,
-    /// Longest such pause.
-    pub max_backoff: Duration,
-    /// Longest `Retry-After` that is obeyed; a server that wants more ends the download.
-    pub max_retry_after: Duration,
-    /// Most connections for one download.
-    pub connections: usize,
-    /// Bytes that one request asks for; a smaller file is one request. Files above 4096 of them
-    /// have larger pieces.
-    pub piece: ByteSize,
-    /// Longest time between two records of how far a download is, which is what a crash loses.
-    pub save_every: Duration,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Tuning {
-            connect_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(30),
-            attempts: 8,
-            backoff: Duration::from_millis(500),
-            max_backoff: Duration::from_secs(30),
-            max_retry_after: Duration::from_secs(120),
-            connections: 4,
-            piece: ByteSize::from_mib(16),
-            save_every: Duration::from_secs(3),
-        }
-    }
-}
-
-/// Counts failures without progress, and pauses between them.
-#[derive(Debug, Default)]
-pub(super) struct Retries {
-    failures: u32,
-    best: u64,
-}
-
-impl Retries {
-    /// Waits before the next attempt, or gives up. `done` is how far the last one came.
-    pub(super) async fn pause(
-        &mut self,
-        tuning: &Tuning,
-        error: Error,
-        after: Option<Duration>,
-        done: u64,
-    ) -> Result<(), Error> {
-        match self.next_pause(tuning, after, done) {
-            Some(pause) => {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            }
-            None => Err(Error::GaveUp {
-                attempts: self.failures,
-                last: Box::new(error),
-            }),
-        }
-    }
-
-    fn next_pause(
-        &mut self,
-        tuning: &Tuning,
-        after: Option<Duration>,
-        done: u64,
-    ) -> Option<Duration> {
-        if done > self.best {
-            self.best = done;
-            self.failures = 0;
-        }
-        self.failures += 1;
-        if self.failures >= tuning.attempts {
-            return None;
-        }
-        let doubled = tuning
-            .backoff
-            .saturating_mul(1 << (self.failures - 1).min(16));
-        Some(
-            doubled
-                .min(tuning.max_backoff)
-                .max(after.unwrap_or_default()),
-        )
-    }
-}
 
 /// What a download must keep to.
 #[derive(Debug, Clone, Copy)]
@@ -575,32 +485,5 @@ impl Job<'_> {
                 resumed: false,
             }),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_and_progress_forgives() {
-        let tuning = Tuning {
-            attempts: 4,
-            backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_secs(3),
-            ..Tuning::default()
-        };
-        let mut retries = Retries::default();
-        let mut pause = |after, done| {
-            retries
-                .next_pause(&tuning, after, done)
-                .map(|pause| pause.as_secs())
-        };
-        assert_eq!(pause(None, 0), Some(1));
-        assert_eq!(pause(Some(Duration::from_secs(60)), 0), Some(60));
-        assert_eq!(pause(None, 10), Some(1));
-        assert_eq!(pause(None, 10), Some(2));
-        assert_eq!(pause(None, 9), Some(3));
-        assert_eq!(pause(None, 10), None);
     }
 }

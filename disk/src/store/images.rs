@@ -1,0 +1,293 @@
+//! The store itself: opening it, and the images in it.
+
+use std::{
+    fs::File,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    flight, http,
+    image::{Progress, StoredImage},
+    options::StoreOptions,
+};
+use crate::{
+    digest::{Digest, Digests, Hasher, Sha256, hash_range},
+    error::Error,
+    files,
+    format::Format,
+    inspect::inspect_named,
+};
+
+/// The store. Cheap to clone; all clones are the same store.
+#[derive(Clone)]
+pub struct ImageStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) root: PathBuf,
+    pub(super) options: StoreOptions,
+    pub(super) flights: flight::Flights,
+    pub(super) clients: http::Clients,
+    /// Held as long as the store is open.
+    _lock: File,
+}
+
+impl std::fmt::Debug for ImageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageStore")
+            .field("root", &self.inner.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ImageStore {
+    /// Opens the store in `root`, creating what is missing, with default options.
+    ///
+    /// # Errors
+    /// As [`ImageStore::open_with`].
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        Self::open_with(root, StoreOptions::default())
+    }
+
+    /// Opens the store in `root`, creating what is missing. One process at a time can.
+    ///
+    /// # Errors
+    /// [`Error::StoreInUse`] while another process has it open; those of the file system.
+    pub fn open_with(root: &Path, options: StoreOptions) -> Result<Self, Error> {
+        for dir in [
+            root,
+            &root.join("sha256"),
+            &root.join("sha512"),
+            &root.join("tmp"),
+        ] {
+            std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        }
+        let root = root.canonicalize().map_err(Error::io("resolve", root))?;
+        let lock_path = root.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(Error::io("open", &lock_path))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => (),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::StoreInUse { path: root }),
+            Err(errno) => return Err(Error::sys("lock", &lock_path)(errno)),
+        }
+        let inner = Inner {
+            root,
+            options,
+            flights: flight::Flights::default(),
+            clients: http::Clients::default(),
+            _lock: lock,
+        };
+        Ok(ImageStore {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// The options it was opened with.
+    #[must_use]
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
+    /// Where the image with `digest` is, or would be.
+    #[must_use]
+    pub fn path_of(&self, digest: &Sha256) -> PathBuf {
+        self.inner
+            .root
+            .join("sha256")
+            .join(format!("{}.img", digest.hex()))
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.inner.root.join("tmp")
+    }
+
+    fn sha512_link(&self, digest: &[u8; 64]) -> PathBuf {
+        self.inner.root.join("sha512").join(hex::encode(digest))
+    }
+
+    /// The only way into `sha256/`: checks the digest, inspects, and makes the file read-only.
+    /// The caller then gives it its name.
+    pub(super) fn approve(
+        &self,
+        file: &File,
+        digests: &Digests,
+        expected: Option<&Digest>,
+        format: Option<Format>,
+        name: &Path,
+    ) -> Result<StoredImage, Error> {
+        if let Some((expected, found)) = expected.and_then(|e| Some((e, digests.mismatch(e)?))) {
+            return Err(Error::DigestMismatch {
+                what: name.display().to_string(),
+                expected: Box::new(*expected),
+                found: Box::new(found),
+            });
+        }
+        let info = inspect_named(file, format, name)?;
+        let digest = digests.sha256;
+        let path = self.path_of(&digest);
+        file.set_permissions(std::fs::Permissions::from_mode(0o444))
+            .map_err(Error::io("protect", &path))?;
+        Ok(StoredImage { digest, path, info })
+    }
+
+    /// Makes an image findable by its SHA-512, where that was computed.
+    pub(super) fn index(&self, image: &StoredImage, digests: &Digests) -> Result<(), Error> {
+        match &digests.sha512 {
+            Some(sha512) => self.link_sha512(sha512, &image.digest),
+            None => Ok(()),
+        }
+    }
+
+    fn link_sha512(&self, sha512: &[u8; 64], digest: &Sha256) -> Result<(), Error> {
+        let link = self.sha512_link(sha512);
+        let target = format!("../sha256/{}.img", digest.hex());
+        match std::os::unix::fs::symlink(target, &link) {
+            Ok(()) => files::sync_dir(files::parent(&link)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(Error::io("link", &link)(e)),
+        }
+    }
+
+    /// The SHA-256 that an image has in the store, if it is there.
+    fn resolve(&self, digest: &Digest) -> Result<Option<Sha256>, Error> {
+        let sha256 = match digest {
+            Digest::Sha256(d) => Sha256(*d),
+            Digest::Sha512(d) => {
+                let link = self.sha512_link(d);
+                let target = match std::fs::read_link(&link) {
+                    Ok(target) => target,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(e) => return Err(Error::io("read", &link)(e)),
+                };
+                match target.to_str().and_then(image_digest) {
+                    Some(digest) => digest,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let path = self.path_of(&sha256);
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_file() => Ok(Some(sha256)),
+            Ok(_) => Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("examine", &path)(e)),
+        }
+    }
+
+    /// The image with `digest`, if the store has it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the file is no image any more; those of the file system.
+    pub fn get(&self, digest: &Digest) -> Result<Option<StoredImage>, Error> {
+        let Some(digest) = self.resolve(digest)? else {
+            return Ok(None);
+        };
+        let path = self.path_of(&digest);
+        let file = files::open_read(&path)?;
+        let info = inspect_named(&file, None, &path)?;
+        Ok(Some(StoredImage { digest, path, info }))
+    }
+
+    /// Opens the image's file, read-only.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; those of the file system.
+    pub fn open_image(&self, digest: &Sha256) -> Result<File, Error> {
+        match self.resolve(&(*digest).into())? {
+            Some(digest) => files::open_read(&self.path_of(&digest)),
+            None => Err(Error::NotFound {
+                digest: (*digest).into(),
+            }),
+        }
+    }
+
+    /// The digests of all images, in order.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn list(&self) -> Result<Vec<Sha256>, Error> {
+        let names = list_dir(&self.inner.root.join("sha256"))?;
+        let mut digests: Vec<_> = names
+            .iter()
+            .filter_map(|p| image_digest(p.file_name()?.to_str()?))
+            .collect();
+        digests.sort_unstable();
+        Ok(digests)
+    }
+
+    /// Hashes the image again.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::NotFound`]; those of the file system.
+    pub fn verify(
+        &self,
+        digest: &Sha256,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<StoredImage, Error> {
+        let path = self.path_of(digest);
+        let file = self.open_image(digest)?;
+        let len = file.metadata().map_err(Error::io("examine", &path))?.size();
+        let mut hasher = Hasher::for_expected(None);
+        hash_range(&mut hasher, &file, 0, len, |at| {
+            progress(Progress::new(at, Some(len)))
+        })
+        .map_err(Error::io("read", &path))?;
+        let found = hasher.finish().sha256;
+        if found != *digest {
+            return Err(Error::Damaged { path, found });
+        }
+        let info = inspect_named(&file, None, &path)?;
+        Ok(StoredImage {
+            digest: found,
+            path,
+            info,
+        })
+    }
+
+    /// Removes the image; `false` if it was not there. Whether disks still build on it, only the
+    /// caller knows.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(&self, digest: &Sha256) -> Result<bool, Error> {
+        let path = self.path_of(digest);
+        let removed = files::remove(&path)?;
+        for link in list_dir(&self.inner.root.join("sha512"))? {
+            let target = std::fs::read_link(&link).ok();
+            if target.and_then(|t| image_digest(t.to_str()?)) == Some(*digest) {
+                files::remove(&link)?;
+            }
+        }
+        if removed {
+            files::sync_dir(files::parent(&path))?;
+        }
+        Ok(removed)
+    }
+}
+
+/// The digest in an image's file name or a link to it.
+pub(super) fn image_digest(name: &str) -> Option<Sha256> {
+    let name = name.strip_prefix("../sha256/").unwrap_or(name);
+    Sha256::from_hex(name.strip_suffix(".img")?).ok()
+}
+
+pub(super) fn list_dir(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io("list", dir))?;
+    entries
+        .map(|e| e.map(|e| e.path()).map_err(Error::io("list", dir)))
+        .collect()
+}
