@@ -1,10 +1,11 @@
-//! Speed of a rule-set change, and of packets through the rule set, with 1, 100 and 1,000 VMs present; beside
-//! a rule set of one chain for each VM that is changed by one `nft` call for each rule, after a listing of
-//! what is there, as the network's software does it today.
+//! Speed of a rule-set change, and of packets through the rule set, with 1, 100 and 1,000 VMs
+//! present; beside a rule set of one chain for each VM that is changed by one `nft` call for each
+//! rule, after a listing of what is there, as the network's software does it today.
 //!
 //! `cargo build --release -p net --example bench_net`, then run it as root: it works inside network
-//! namespaces of its own. It prints a fragment of Markdown. Each figure is the best of several runs; packets
-//! go from one namespace through another to a third over veth pairs, 64 bytes of UDP each, sent by one thread.
+//! namespaces of its own. It prints a fragment of Markdown. Each figure is the best of several
+//! runs; packets go from one namespace through another to a third over veth pairs, 64 bytes of UDP
+//! each, sent by one thread.
 
 #![allow(
     clippy::print_stdout,

@@ -1,20 +1,21 @@
 //! The IPv6 address plan: from a node's prefix and an instance's id to a /124.
 //!
-//! The layout is the network's own, so that an instance keeps the form of address that its users know:
+//! The layout is the network's own, so that an instance keeps the form of address that its users
+//! know:
 //!
 //! | bits | 64 | 16 | 44 | 4 |
 //! |---|---|---|---|---|
 //! | what | the prefix's first four groups | kind of VM: 3, an instance | first 11 hex digits of the id | the guest's own |
 //!
-//! The network address is the host's (the guest's gateway), the next one the guest's. When two ids share
-//! their first 11 digits, the later one gets the next free /124 above, from the top of the 44 bits on to
-//! their bottom: the same id among the same neighbours gets the same network.
+//! The network address is the host's (the guest's gateway), the next one the guest's. When two ids
+//! share their first 11 digits, the later one gets the next free /124 above, from the top of the 44
+//! bits on to their bottom: the same id among the same neighbours gets the same network.
 
 use std::{collections::BTreeSet, fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The kind of VM that the fifth group tells: an instance.
 const INSTANCE: u128 = 3;
@@ -274,8 +275,9 @@ impl AddressPlan {
         self.prefix
     }
 
-    /// The network of the instance with an id, of which the first 11 hex digits count. `taken` tells which
-    /// networks others have; while it does not change, the same id gets the same network.
+    /// The network of the instance with an id, of which the first 11 hex digits count. `taken`
+    /// tells which networks others have; while it does not change, the same id gets the same
+    /// network.
     ///
     /// # Errors
     /// An id that is not hexadecimal, or more networks taken than there can be guests.

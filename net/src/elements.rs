@@ -1,9 +1,13 @@
-//! What the firewall's sets hold, as data: in nftables' text for people and for a whole table, in the
-//! kernel's bytes for one guest's changes and for comparing.
+//! What the firewall's sets hold, as data: in nftables' text for people and for a whole table, in
+//! the kernel's bytes for one guest's changes and for comparing.
 
 use std::{collections::BTreeSet, fmt, net::Ipv4Addr};
 
-use crate::{GuestNet, GuestSpec, Mac, Proto, TapName, port};
+use crate::{
+    address::GuestNet,
+    guest::{GuestSpec, Mac, TapName},
+    port::{self, Proto},
+};
 
 /// The table's sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,20 +2,13 @@
 
 use std::{collections::BTreeSet, fmt, net::Ipv6Addr, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Error, GuestIpv4, GuestNet, Ipv4Pool, PortRule, port};
-
-/// A guest's slot on this host, 0 to 65,535: its tap's name, MAC address and IPv4 network follow from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct GuestIndex(pub u32);
-
-impl fmt::Display for GuestIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::{
+    address::GuestNet,
+    error::Error,
+    index::GuestIndex,
+    ipv4::{GuestIpv4, Ipv4Pool},
+    port::{self, PortRule},
+};
 
 /// The name of a guest's tap on the host: `vmtap7`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,8 +42,8 @@ impl fmt::Display for TapName {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The guest's: locally administered, unicast. The index makes it unique on the host; a byte of the id
-    /// makes it likely that the next guest of the same index has another one.
+    /// The guest's: locally administered, unicast. The index makes it unique on the host; a byte of
+    /// the id makes it likely that the next guest of the same index has another one.
     #[must_use]
     pub fn guest(index: GuestIndex, id_hex: &str) -> Self {
         let id = id_hex
@@ -117,8 +110,8 @@ pub struct GuestSpec {
 }
 
 impl GuestSpec {
-    /// Most ranges of ports of one guest, once those that overlap or touch are joined. Single ports are not
-    /// counted.
+    /// Most ranges of ports of one guest, once those that overlap or touch are joined. Single ports
+    /// are not counted.
     pub const MAX_RANGES: usize = 128;
 
     /// The guest with an index and an id. Without a pool, or past its end, it has no IPv4.

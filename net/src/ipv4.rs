@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, GuestIndex};
+use crate::{error::Error, index::GuestIndex};
 
 /// A block of private addresses, from which each guest gets the /24 of its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

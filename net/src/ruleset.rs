@@ -1,9 +1,10 @@
 //! The firewall as a pure function: one nftables table of the agent's own.
 //!
-//! The table is written whole, as text, by one `nft -f -` in one transaction: at the agent's start, and when
-//! somebody changed it. What changes with a guest is elements of sets alone, and goes to the kernel directly
-//! ([`crate::netlink`]): no process, and a cost that does not grow with the number of guests. Text rather than
-//! nft's JSON: it is what operators read, it is stable over versions, and the JSON is not.
+//! The table is written whole, as text, by one `nft -f -` in one transaction: at the agent's start,
+//! and when somebody changed it. What changes with a guest is elements of sets alone, and goes to
+//! the kernel directly ([`crate::netlink`]): no process, and a cost that does not grow with the
+//! number of guests. Text rather than nft's JSON: it is what operators read, it is stable over
+//! versions, and the JSON is not.
 //!
 //! `docs/network.md` explains each rule.
 
@@ -12,7 +13,11 @@ use std::{
     fmt::Write as _,
 };
 
-use crate::{GuestSpec, HostSpec, elements::Element, elements::Set};
+use crate::{
+    elements::{Element, Set},
+    guest::GuestSpec,
+    spec::HostSpec,
+};
 
 /// What the table is made of.
 #[derive(Debug, Clone, Copy)]

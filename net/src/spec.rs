@@ -1,8 +1,6 @@
-//! What the agent says of the host, and what it is told.
+//! What the node's configuration says of the network.
 
-use std::{fmt, net::Ipv6Addr};
-
-use crate::{Error, GuestIndex, Ipv4Pool, Prefix};
+use crate::{address::Prefix, error::Error, guest::TapName, ipv4::Ipv4Pool};
 
 /// What the node's configuration says of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,66 +49,10 @@ impl HostSpec {
                 let why = "expected letters, digits, and any of _-.@";
                 return bad(uplink, "an interface", why);
             }
-            if uplink.starts_with(crate::TapName::PREFIX) {
+            if uplink.starts_with(TapName::PREFIX) {
                 return bad(uplink, "the uplink", "names of guests' taps begin so");
             }
         }
         Ok(())
-    }
-}
-
-/// What a reconciliation found wrong and put right.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// The table was missing or its rules were changed: it was written anew, whole.
-    pub table: bool,
-    /// Elements of its sets that were missing and are back.
-    pub elements_added: usize,
-    /// Elements that nobody owned and are gone.
-    pub elements_removed: usize,
-    /// Guests whose tap is gone: only whoever runs the guest can give it a new one.
-    pub missing_taps: Vec<GuestIndex>,
-    /// Guests whose tap had lost its state, addresses or neighbours.
-    pub links: Vec<GuestIndex>,
-    /// Addresses that the uplink answers for again.
-    pub proxies_added: Vec<Ipv6Addr>,
-    /// Addresses that it no longer answers for, as no guest has them.
-    pub proxies_removed: Vec<Ipv6Addr>,
-    /// Taps that belonged to no guest and are gone.
-    pub removed_orphans: Vec<String>,
-    /// Settings under `/proc/sys` that had been changed.
-    pub sysctls: Vec<String>,
-}
-
-impl Repairs {
-    /// Whether all was as it should be.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// A chain of another table that drops what the agent's lets through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
-    /// The table's family.
-    pub family: String,
-    /// The table.
-    pub table: String,
-    /// The chain, at the hook for forwarded packets, whose policy is to drop.
-    pub chain: String,
-}
-
-impl fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            family,
-            table,
-            chain,
-        } = self;
-        write!(
-            f,
-            "chain {chain} of table {family} {table} drops forwarded packets by policy"
-        )
     }
 }

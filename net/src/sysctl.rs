@@ -1,9 +1,9 @@
-//! Settings under `/proc/sys/net` that routing for guests needs. They are not taken back at the agent's end:
-//! guests outlive it.
+//! Settings under `/proc/sys/net` that routing for guests needs. They are not taken back at the
+//! agent's end: guests outlive it.
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
-use crate::{Error, HostSpec, TapName};
+use crate::{error::Error, guest::TapName, spec::HostSpec};
 
 /// A setting and the value that it must have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,14 +36,14 @@ fn setting(path: &str, value: Value) -> Setting {
 pub(crate) fn of_host(spec: &HostSpec, uplinks: &BTreeSet<String>) -> Vec<Setting> {
     let mut all = Vec::new();
     for uplink in uplinks {
-        // A host that forwards ignores router advertisements, and loses its own default route at once,
-        // unless told otherwise before.
+        // A host that forwards ignores router advertisements, and loses its own default route at
+        // once, unless told otherwise before.
         let accept = Value::InsteadOf(1, 2);
         all.push(setting(&format!("ipv6/conf/{uplink}/accept_ra"), accept));
     }
     all.push(setting("ipv6/conf/all/forwarding", Value::Exactly(1)));
-    // A guest's gateway has the lowest address of its network, which IPv6 calls the routers' anycast
-    // address: pings of it are answered from it all the same.
+    // A guest's gateway has the lowest address of its network, which IPv6 calls the routers'
+    // anycast address: pings of it are answered from it all the same.
     all.push(Setting {
         optional: true,
         ..setting("ipv6/anycast_src_echo_reply", Value::Exactly(1))
@@ -64,8 +64,8 @@ pub(crate) fn of_host(spec: &HostSpec, uplinks: &BTreeSet<String>) -> Vec<Settin
             ));
         }
     }
-    // Room for the connections of many guests that each use all that they may have. It costs memory only as
-    // it is used.
+    // Room for the connections of many guests that each use all that they may have. It costs memory
+    // only as it is used.
     all.push(Setting {
         optional: true,
         ..setting("netfilter/nf_conntrack_max", Value::AtLeast(1 << 20))

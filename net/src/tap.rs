@@ -11,10 +11,10 @@ use rustix::{
     ioctl::{self, Ioctl, IoctlOutput, Opcode},
 };
 
-use crate::{Error, TapName};
+use crate::{error::Error, guest::TapName};
 
-/// Of `linux/if_tun.h`: Ethernet frames, without a header of the protocol, with one of virtio's offloads,
-/// and only if no such tap exists.
+/// Of `linux/if_tun.h`: Ethernet frames, without a header of the protocol, with one of virtio's
+/// offloads, and only if no such tap exists.
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
@@ -30,9 +30,9 @@ struct Request {
     rest: [u8; 22],
 }
 
-// SAFETY: The opcode is TUNSETIFF; the kernel reads a struct ifreq (40 bytes) and writes one back, to the
-// pointer that it gets, and keeps none. `Request` has that size and lives as long as the call, being
-// borrowed mutably; all its bytes are plain numbers, for which any value will do.
+// SAFETY: The opcode is TUNSETIFF; the kernel reads a struct ifreq (40 bytes) and writes one back,
+// to the pointer that it gets, and keeps none. `Request` has that size and lives as long as the
+// call, being borrowed mutably; all its bytes are plain numbers, for which any value will do.
 #[allow(
     unsafe_code,
     reason = "no safe wrapper of TUNSETIFF is known; the crate's one unsafe place"

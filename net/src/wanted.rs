@@ -6,8 +6,12 @@ use std::{
 };
 
 use crate::{
-    GuestIndex, GuestIpv4, GuestNet, GuestSpec, Prefix, Repairs, TapName,
+    address::{GuestNet, Prefix},
+    guest::{GuestSpec, TapName},
+    index::GuestIndex,
+    ipv4::GuestIpv4,
     netlink::route::{Change, Link, Observed},
+    repairs::Repairs,
 };
 
 /// Changes that set a new tap up.

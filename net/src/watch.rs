@@ -1,4 +1,5 @@
-//! Changes that others make, as the kernel tells them: repair need not wait for the next comparison.
+//! Changes that others make, as the kernel tells them: repair need not wait for the next
+//! comparison.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -25,8 +26,11 @@ use tokio::{
 };
 
 use crate::{
-    GuestIndex, GuestNet, GuestSpec, HostNet, TapName,
+    address::GuestNet,
+    guest::{GuestSpec, TapName},
+    index::GuestIndex,
     netlink::{each, nft},
+    state::Shared,
 };
 
 /// Groups of `linux/rtnetlink.h` and `linux/netfilter/nfnetlink.h`.
@@ -34,8 +38,8 @@ const GROUP_LINK: u32 = 1;
 const GROUP_IPV6_ADDRESS: u32 = 9;
 const GROUP_IPV6_ROUTE: u32 = 11;
 const GROUP_NFTABLES: u32 = 7;
-/// Changes come in flocks: all of one are told together.
-const FLOCK: Duration = Duration::from_millis(10);
+/// Changes come in bursts: all of one are reported together.
+const BURST: Duration = Duration::from_millis(10);
 
 /// What somebody else changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +58,15 @@ pub enum Change {
 /// A stream of changes by others.
 #[derive(Debug)]
 pub struct Watch {
-    host: HostNet,
+    state: Shared,
+    /// Name of the agent's table.
+    table: String,
     /// Address of the socket through which the agent changes elements.
     own_port: u32,
     routes: AsyncFd<Descriptor>,
     tables: AsyncFd<Descriptor>,
     events: Vec<Event>,
-    told: VecDeque<Change>,
+    changes: VecDeque<Change>,
 }
 
 #[derive(Debug)]
@@ -125,23 +131,24 @@ impl Event {
 }
 
 impl Watch {
-    pub(crate) fn open(host: HostNet, own_port: u32) -> io::Result<Self> {
+    pub(crate) fn open(state: Shared, table: &str, own_port: u32) -> io::Result<Self> {
         let groups = [GROUP_LINK, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE];
         Ok(Self {
-            host,
+            state,
+            table: table.to_owned(),
             own_port,
             routes: Descriptor::subscribed(NETLINK_ROUTE, &groups)?,
             tables: Descriptor::subscribed(NETLINK_NETFILTER, &[GROUP_NFTABLES])?,
             events: Vec::new(),
-            told: VecDeque::new(),
+            changes: VecDeque::new(),
         })
     }
 
-    /// Waits for the next change; then it is time for [`HostNet::reconcile`]. May be cancelled and called
-    /// again. `None` when the kernel's sockets are lost.
+    /// Waits for the next change; then it is time for [`HostNet::reconcile`]. May be cancelled and
+    /// called again. `None` when the kernel's sockets are lost.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
-            if let Some(change) = self.told.pop_front() {
+            if let Some(change) = self.changes.pop_front() {
                 return Some(change);
             }
             // Nothing is read before the last wait, and nothing is forgotten before the next one.
@@ -150,46 +157,41 @@ impl Watch {
                     ready = self.routes.readable() => ready.map(drop).ok()?,
                     ready = self.tables.readable() => ready.map(drop).ok()?,
                 }
-                sleep(FLOCK).await;
+                sleep(BURST).await;
                 self.read_routes().ok()?;
                 self.read_tables().ok()?;
             }
-            let events = &self.events;
-            let taps = self.host.with_guests(|guests| {
-                let tap_of = |event: &Event| event.tap(guests);
-                events.iter().map(tap_of).collect::<Vec<_>>()
-            });
-            let taps = taps.await;
-            self.judge(taps);
+            // Whoever removes a guest is done with it first: what it causes is no event.
+            let guests = self.state.lock().await.guests.clone();
+            self.judge(&guests);
         }
     }
 
-    fn tell(&mut self, change: Change) {
-        if !self.told.contains(&change) {
-            self.told.push_back(change);
+    fn report(&mut self, change: Change) {
+        if !self.changes.contains(&change) {
+            self.changes.push_back(change);
         }
     }
 
-    /// What events mean, given the guests' taps that they are about.
-    fn judge(&mut self, taps: Vec<Option<String>>) {
+    /// What events mean, given the guests that there are.
+    fn judge(&mut self, guests: &BTreeMap<GuestIndex, GuestSpec>) {
         // With a tap go its addresses and routes: that it is gone says it all.
         let (gone, other): (Vec<_>, Vec<_>) = std::mem::take(&mut self.events)
             .into_iter()
-            .zip(taps)
-            .filter_map(|(event, tap)| Some((event, tap?)))
+            .filter_map(|event| event.tap(guests).map(|tap| (event, tap)))
             .partition(|(event, _)| matches!(event, Event::Gone(_)));
         let gone: BTreeSet<_> = gone.into_iter().map(|(_, tap)| tap).collect();
         if other.iter().any(|(_, tap)| !gone.contains(tap)) {
-            self.tell(Change::Link);
+            self.report(Change::Link);
         }
         for tap in gone {
-            self.tell(Change::TapGone(tap));
+            self.report(Change::TapGone(tap));
         }
     }
 
     fn read_routes(&mut self) -> io::Result<()> {
         let Some(messages) = take(&self.routes)? else {
-            self.tell(Change::Unknown);
+            self.report(Change::Unknown);
             return Ok(());
         };
         for bytes in messages {
@@ -203,7 +205,7 @@ impl Watch {
 
     fn read_tables(&mut self) -> io::Result<()> {
         let Some(messages) = take(&self.tables)? else {
-            self.tell(Change::Unknown);
+            self.report(Change::Unknown);
             return Ok(());
         };
         let mut changed = false;
@@ -214,18 +216,19 @@ impl Watch {
                 let table = table.and_then(|t| t.strip_suffix(&[0]));
                 changed |= message.port_number() != self.own_port
                     && message.message_type() != nft::NEW_GENERATION
-                    && table == Some(self.host.spec().table.as_bytes());
+                    && table == Some(self.table.as_bytes());
                 Ok(true)
             })?;
         }
         if changed {
-            self.tell(Change::Table);
+            self.report(Change::Table);
         }
         Ok(())
     }
 }
 
-/// Everything that a socket has; after it the socket is ready when there is more. `None` when some was lost.
+/// Everything that a socket has; after it the socket is ready when there is more. `None` when some
+/// was lost.
 fn take(socket: &AsyncFd<Descriptor>) -> io::Result<Option<Vec<Vec<u8>>>> {
     let mut taken = Ok(Some(Vec::new()));
     // It is read until it has no more, which this says.

@@ -1,5 +1,5 @@
-//! What a hostile guest sends, and what comes of it. Each probe has a twin that differs only in what is
-//! forged, and arrives.
+//! What a hostile guest sends, and what comes of it. Each probe has a twin that differs only in
+//! what is forged, and arrives.
 
 #![allow(
     clippy::unwrap_used,

@@ -281,7 +281,8 @@ fn a_tap_that_is_gone_is_told_and_made_anew() {
             }
         );
         assert!(!HostNet::tap_exists(&spec.tap));
-        // Whoever holds the descriptor may have a new tap for it; it goes with the descriptor, as ever.
+        // Whoever holds the descriptor may have a new tap for it; it goes with the descriptor, as
+        // ever.
         host.reattach_guest(&spec, guest.descriptor())
             .await
             .unwrap();
@@ -357,7 +358,7 @@ fn nothing_stays_behind() {
         drop(taps);
 
         // A failed start leaves nothing either: here another process has the tap.
-        let other = net::create_tap(&TapName::new(GuestIndex(4))).unwrap();
+        let other = net::testing::create_tap(&TapName::new(GuestIndex(4))).unwrap();
         assert!(host.add_guest(&guests[4]).await.is_err());
         drop(other);
         assert_eq!(state(&world.host), before);

@@ -6,13 +6,20 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{HostNet, State, kernel::blocking, kernel::kernel};
+use super::{
+    HostNet,
+    kernel::{blocking, kernel},
+};
 use crate::{
-    Error, GuestIndex, GuestSpec, Repairs,
     elements::{Element, Key},
+    error::Error,
+    guest::GuestSpec,
+    index::GuestIndex,
     netlink::nft::Nft,
-    nft,
+    nft_program,
+    repairs::Repairs,
     ruleset::Ruleset,
+    state::State,
 };
 
 /// More changed elements than this are written with the whole table.
@@ -21,7 +28,8 @@ const MOST_ELEMENTS: usize = 2000;
 const WRITES: usize = 5;
 
 impl HostNet {
-    /// Compares the table with what it should be, and repairs it. What `spared` guests have is left alone.
+    /// Compares the table with what it should be, and repairs it. What `spared` guests have is left
+    /// alone.
     pub(super) async fn repair_table(
         &self,
         state: &mut State,
@@ -34,7 +42,7 @@ impl HostNet {
         if state.generation == Some(generation) {
             return Ok(());
         }
-        let listed = nft::rules(&self.spec().table).await?;
+        let listed = nft_program::rules(&self.spec().table).await?;
         let table = self.spec().table.clone();
         let held = match &listed {
             Some(listed) if state.rules.as_ref() == Some(listed) => {
@@ -97,8 +105,8 @@ impl HostNet {
         // Somebody else's transaction in between could make theirs look like ours.
         for _ in 0..WRITES {
             let before = generation().await?;
-            nft::apply(script.clone()).await?;
-            let rules = nft::rules(&self.spec().table).await?;
+            nft_program::apply(script.clone()).await?;
+            let rules = nft_program::rules(&self.spec().table).await?;
             if generation().await? == before.wrapping_add(1) {
                 (state.rules, state.generation) = (rules, Some(before.wrapping_add(1)));
                 break;

@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, io};
 
 use crate::{
-    Error, GuestSpec, HostSpec,
+    error::Error,
+    guest::GuestSpec,
     netlink::route::{Change, Observed, Router},
+    spec::HostSpec,
     sysctl, wanted,
 };
 

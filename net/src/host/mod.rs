@@ -14,18 +14,25 @@ use tokio::sync::Mutex;
 
 use self::kernel::{blocking, bring_up, index, indices, kernel, observe, route, uplinks};
 use crate::{
-    Error, GuestIndex, GuestSpec, HostSpec, Obstacle, PortRule, Repairs, TapName,
     elements::Element,
+    error::Error,
+    guest::{GuestSpec, TapName},
     netlink::nft::Nft,
-    nft, sysctl, tap,
+    nft_program,
+    obstacle::Obstacle,
+    port::PortRule,
+    repairs::Repairs,
+    spec::HostSpec,
+    state::{Shared, State},
+    sysctl, tap,
     wanted::{self, Diff, Wanted},
     watch::Watch,
 };
 
 /// The host's network. Cheap to clone; all copies are the same one.
 ///
-/// Blocking system calls are made on tokio's blocking threads. Sockets are those of the network namespace of
-/// the thread that calls.
+/// Blocking system calls are made on tokio's blocking threads. Sockets are those of the network
+/// namespace of the thread that calls.
 #[derive(Debug, Clone)]
 pub struct HostNet(Arc<Inner>);
 
@@ -33,18 +40,7 @@ pub struct HostNet(Arc<Inner>);
 struct Inner {
     spec: HostSpec,
     nft: BlockingMutex<Nft>,
-    state: Mutex<State>,
-}
-
-/// What this process has put into the firewall.
-#[derive(Debug, Default)]
-struct State {
-    guests: BTreeMap<GuestIndex, GuestSpec>,
-    uplinks: BTreeSet<String>,
-    /// The table's rules as nft listed them once they were written.
-    rules: Option<nft::Rules>,
-    /// The number of nftables' last transaction, when the table was known to be right after it.
-    generation: Option<u32>,
+    state: Shared,
 }
 
 impl HostNet {
@@ -68,7 +64,7 @@ impl HostNet {
             uplinks: uplinks(&spec, &observed),
             ..State::default()
         };
-        let (nft, state) = (BlockingMutex::new(nft), Mutex::new(state));
+        let (nft, state) = (BlockingMutex::new(nft), Arc::new(Mutex::new(state)));
         Ok(Self(Arc::new(Inner { spec, nft, state })))
     }
 
@@ -99,8 +95,8 @@ impl HostNet {
         Ok(observed.addresses.iter().filter_map(own).collect())
     }
 
-    /// At the agent's start: the table with the elements of all guests in one transaction, then forwarding.
-    /// Existing taps and established connections are not disturbed.
+    /// At the agent's start: the table with the elements of all guests in one transaction, then
+    /// forwarding. Existing taps and established connections are not disturbed.
     ///
     /// # Errors
     /// What the kernel or nft refuses.
@@ -114,9 +110,10 @@ impl HostNet {
         self.settings(&state).await.map(drop)
     }
 
-    /// Lets a guest in: firewall first, then tap, addresses, neighbours. The tap lives as long as a copy of
-    /// the returned descriptor does: QEMU gets it. When it fails it leaves nothing behind of a guest that it
-    /// was not told of before. Done again once the descriptor is closed, it is as done once.
+    /// Lets a guest in: firewall first, then tap, addresses, neighbours. The tap lives as long as a
+    /// copy of the returned descriptor does: QEMU gets it. When it fails it leaves nothing behind
+    /// of a guest that it was not told of before. Done again once the descriptor is closed, it is
+    /// as done once.
     ///
     /// # Errors
     /// Too many ranges of ports, a tap that another process holds, what the kernel refuses.
@@ -183,8 +180,8 @@ impl HostNet {
     async fn forget(&self, guest: &GuestSpec, with_tap: bool) -> Result<(), Error> {
         let (proxying, gone) = {
             let mut state = self.0.state.lock().await;
-            // From now on whatever is left of it is an orphan. What this process made counts, not what the
-            // caller remembers.
+            // From now on whatever is left of it is an orphan. What this process made counts, not
+            // what the caller remembers.
             let known = state.guests.remove(&guest.index);
             (
                 self.proxying(&state),
@@ -206,8 +203,8 @@ impl HostNet {
         links.and(firewall)
     }
 
-    /// Opens and closes ports in one transaction. Established connections go on. A guest that is not there
-    /// has none to open: [`Self::add_guest`] will be told.
+    /// Opens and closes ports in one transaction. Established connections go on. A guest that is
+    /// not there has none to open: [`Self::add_guest`] will be told.
     ///
     /// # Errors
     /// Too many ranges, or what the kernel refuses.
@@ -233,9 +230,9 @@ impl HostNet {
 
     /// Compares the kernel's state with what guests should have, and repairs.
     ///
-    /// Guests are those that [`Self::start`] and [`Self::add_guest`] were told of. A guest of `guests` that is
-    /// not among them is adopted if it has a tap; if not, its tap is missing, and nothing of it is removed, as
-    /// it may be on its way.
+    /// Guests are those that [`Self::start`] and [`Self::add_guest`] were told of. A guest of
+    /// `guests` that is not among them is adopted if it has a tap; if not, its tap is missing, and
+    /// nothing of it is removed, as it may be on its way.
     ///
     /// # Errors
     /// What the kernel or nft refuses.
@@ -293,8 +290,8 @@ impl HostNet {
         Ok(repairs)
     }
 
-    /// Tells when somebody else removes a guest's tap, takes it down, takes its addresses or routes away, or
-    /// changes the agent's table. To be called on a tokio runtime.
+    /// Tells when somebody else removes a guest's tap, takes it down, takes its addresses or routes
+    /// away, or changes the agent's table. To be called on a tokio runtime.
     ///
     /// # Errors
     /// When the kernel gives no events.
@@ -305,31 +302,24 @@ impl HostNet {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .port();
-        Watch::open(self.clone(), port).map_err(kernel("subscribe to events"))
+        let state = Arc::clone(&self.0.state);
+        Watch::open(state, &self.spec().table, port).map_err(kernel("subscribe to events"))
     }
 
-    /// Looks at the guests that [`Self::add_guest`] was told of.
-    pub(crate) async fn with_guests<T>(
-        &self,
-        look: impl FnOnce(&BTreeMap<GuestIndex, GuestSpec>) -> T,
-    ) -> T {
-        look(&self.0.state.lock().await.guests)
-    }
-
-    /// Chains of others that drop what the agent's table lets through: forwarding to guests does not work
-    /// until they let it pass. No accept of one table overrides the drop of another.
+    /// Chains of others that drop what the agent's table lets through: forwarding to guests does
+    /// not work until they let it pass. No accept of one table overrides the drop of another.
     ///
     /// # Errors
     /// When nft does not answer.
     pub async fn obstacles(&self) -> Result<Vec<Obstacle>, Error> {
         let ipv4 = self.spec().ipv4.is_some();
-        let in_the_way = |c: &nft::Chain| {
+        let in_the_way = |c: &nft_program::Chain| {
             c.hook == "forward"
                 && c.policy == "drop"
                 && (c.family != "ip" || ipv4)
                 && !(c.family == "inet" && c.table == self.spec().table)
         };
-        let chains = nft::chains().await?.into_iter().filter(in_the_way);
+        let chains = nft_program::chains().await?.into_iter().filter(in_the_way);
         Ok(chains
             .map(|c| Obstacle {
                 family: c.family,

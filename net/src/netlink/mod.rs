@@ -1,6 +1,6 @@
-//! Talking to the kernel: a batch of requests in one call, and dumps. The kernel answers a netlink request
-//! before the call that sends it returns, so that nothing here waits; it is still called from blocking
-//! tasks, as the kernel may hold its own locks for milliseconds.
+//! Talking to the kernel: a batch of requests in one call, and dumps. The kernel answers a netlink
+//! request before the call that sends it returns, so that nothing here waits; it is still called
+//! from blocking tasks, as the kernel may hold its own locks for milliseconds.
 
 pub(crate) mod nft;
 pub(crate) mod route;
@@ -56,7 +56,8 @@ impl Netlink {
         self.port
     }
 
-    /// Gives each message its number, and all of them to the kernel at once. The numbers are in order.
+    /// Gives each message its number, and all of them to the kernel at once. The numbers are in
+    /// order.
     fn send<M: NetlinkSerializable>(
         &mut self,
         messages: &mut [NetlinkMessage<M>],
@@ -79,8 +80,8 @@ impl Netlink {
         Ok(first)
     }
 
-    /// What the kernel said to some messages, as far as it is there: the message's place and its error, or
-    /// none where it was told to acknowledge.
+    /// What the kernel said to some messages, as far as it is there: the message's place and its
+    /// error, or none where it was told to acknowledge.
     fn acknowledgements(&self, first: u32) -> io::Result<Vec<(usize, Option<io::Error>)>> {
         let mut said = Vec::new();
         loop {

@@ -1,4 +1,5 @@
-//! The firewall's sets through netlink: changes of elements in one transaction, and what the sets hold.
+//! The firewall's sets through netlink: changes of elements in one transaction, and what the sets
+//! hold.
 
 use std::{collections::BTreeSet, io};
 
@@ -46,8 +47,8 @@ impl Nft {
         self.0.port()
     }
 
-    /// Removes and adds elements of a table's sets in one transaction: all of it, or nothing. Elements that
-    /// are there already may be added, and those that are not may be removed.
+    /// Removes and adds elements of a table's sets in one transaction: all of it, or nothing.
+    /// Elements that are there already may be added, and those that are not may be removed.
     ///
     /// `NotFound` when there is no such table or set.
     pub(crate) fn change(

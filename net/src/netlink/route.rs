@@ -24,7 +24,7 @@ use netlink_packet_route::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{Answer, Netlink};
-use crate::Mac;
+use crate::guest::Mac;
 
 /// Requests that the kernel gets at once; its acknowledgements must fit into the socket's buffer.
 const AT_ONCE: usize = 64;
@@ -308,7 +308,8 @@ impl Router {
 }
 
 impl Observed {
-    /// Notes one object. One that cannot be understood is none of ours: hosts have links of every kind.
+    /// Notes one object. One that cannot be understood is none of ours: hosts have links of every
+    /// kind.
     fn take(&mut self, answer: &Answer<'_>) {
         let Ok(message) = NetlinkMessage::<Route>::deserialize(answer.bytes) else {
             return;

@@ -1,5 +1,5 @@
-//! A small internet of network namespaces: a client, the host, and guests whose kernel is the real one, each
-//! behind a tap that the crate made. All is gone when the test ends.
+//! A small internet of network namespaces: a client, the host, and guests whose kernel is the real
+//! one, each behind a tap that the crate made. All is gone when the test ends.
 
 #![allow(
     dead_code,
@@ -171,7 +171,8 @@ pub struct World {
     pub host: Namespace,
 }
 
-/// So that a test that uses one part does not drop the other before its end: closures take what they use.
+/// So that a test that uses one part does not drop the other before its end: closures take what
+/// they use.
 impl Drop for World {
     fn drop(&mut self) {}
 }
@@ -259,7 +260,7 @@ impl Guest {
 
     pub fn wire(spec: &GuestSpec, tap: OwnedFd) -> Self {
         let inside = Namespace::new(&format!("vm{}", spec.index));
-        let end = inside.run(|| net::create_tap(&TapName::new(GuestIndex(0))).unwrap());
+        let end = inside.run(|| net::testing::create_tap(&TapName::new(GuestIndex(0))).unwrap());
         inside.ip("link set vmtap0 name eth0");
         inside.ip(&format!("link set eth0 address {}", spec.mac));
         inside.ip("link set eth0 up");

@@ -36,5 +36,5 @@ pub fn network_texts(data: &[u8]) {
 /// # Panics
 /// When a listing that was read differs from itself.
 pub fn nft_listing(data: &[u8]) {
-    assert_ne!(net::listing_is_stable(data), Some(false));
+    assert_ne!(net::testing::listing_is_stable(data), Some(false));
 }

@@ -5,7 +5,7 @@ use std::{io, process::Stdio, time::Duration};
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-use crate::Error;
+use crate::error::Error;
 
 /// Where Debian has it; `PATH` of a service may lack `/usr/sbin`.
 const PROGRAM: &str = "/usr/sbin/nft";
@@ -145,7 +145,8 @@ impl Rules {
     }
 }
 
-/// Whether a listing that can be read is still the same when it is read once more; `None` of one that cannot.
+/// Whether a listing that can be read is still the same when it is read once more; `None` of one
+/// that cannot.
 #[must_use]
 pub fn listing_is_stable(json: &[u8]) -> Option<bool> {
     let rules = Rules::parse(json).ok()?;
