@@ -366,14 +366,21 @@ impl Db {
         .await
     }
 
-    /// Records what is wanted. A deletion is never taken back.
+    /// Changes what is wanted, by a function of the record as it is: read, decided and
+    /// written in one job, so that nothing that is settled meanwhile comes back. A
+    /// deletion is never taken back.
     ///
     /// # Errors
     /// [`DbError::NotFound`]; [`DbError::Conflict`] when it is being deleted.
-    pub async fn set_wish(&self, id: &InstanceId, wish: Wish) -> Result<InstanceRow, DbError> {
+    pub async fn update_wish(
+        &self,
+        id: &InstanceId,
+        decide: impl FnOnce(&InstanceRow) -> Wish + Send + 'static,
+    ) -> Result<InstanceRow, DbError> {
         let id = id.clone();
         self.call(move |c| {
-            let row = get(c, &id)?;
+            let mut row = get(c, &id)?;
+            let wish = decide(&row);
             if row.wish.desired == Desired::Deleted && wish.desired != Desired::Deleted {
                 return Err(DbError::Conflict(format!(
                     "instance {} is being deleted",
@@ -385,7 +392,8 @@ impl Db {
                 "UPDATE instances SET desired = ?2, restart = ?3, forced = ?4 WHERE id = ?1",
             )?
             .execute(params![id.as_str(), desired, wish.restart, wish.force])?;
-            get(c, &id)
+            row.wish = wish;
+            Ok(row)
         })
         .await
     }

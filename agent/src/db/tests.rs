@@ -190,7 +190,8 @@ async fn what_was_asked_meanwhile_is_not_settled_away() {
         restart: true,
         force: true,
     };
-    db.set_wish(&row.id, wish(Desired::Running)).await.unwrap();
+    let running = wish(Desired::Running);
+    db.update_wish(&row.id, move |_| running).await.unwrap();
     let stopped = Phase::Stopped {
         reason: StopReason::GuestPoweredOff,
     };
@@ -212,16 +213,14 @@ async fn what_was_asked_meanwhile_is_not_settled_away() {
     );
     assert_eq!(row.phase, stopped);
 
-    db.set_wish(&row.id, wish(Desired::Deleted)).await.unwrap();
+    let deleted = wish(Desired::Deleted);
+    db.update_wish(&row.id, move |_| deleted).await.unwrap();
     db.set_phase(&row.id, &stopped, settled, 0).await.unwrap();
     assert_eq!(
         db.instance(&row.id).await.unwrap().wish.desired,
         Desired::Deleted
     );
-    let refused = db
-        .set_wish(&row.id, wish(Desired::Running))
-        .await
-        .unwrap_err();
+    let refused = db.update_wish(&row.id, move |_| running).await.unwrap_err();
     assert!(
         matches!(refused, DbError::Conflict(_)),
         "a deletion is never taken back"

@@ -206,20 +206,16 @@ async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), Op
     Ok(())
 }
 
-/// Writes what is wanted and tells the task.
-async fn wish(
+/// Writes what is wanted and wakes the task.
+async fn want(
     node: &Arc<Node>,
     reference: &str,
-    decide: impl FnOnce(&InstanceRow, &Phase) -> Wish + Send + 'static,
+    decide: impl FnOnce(&InstanceRow) -> Wish + Send + 'static,
 ) -> Result<InstanceView, OpError> {
     let id = node.db.find_instance(reference).await?;
     let node = node.clone();
     detached(async move {
-        let row = node.db.instance(&id).await?;
-        let phase = node
-            .task(&id)
-            .map_or_else(|| row.phase.clone(), |task| task.status().phase);
-        let row = node.db.set_wish(&id, decide(&row, &phase)).await?;
+        let row = node.db.update_wish(&id, decide).await?;
         if let Some(task) = node.task(&id) {
             task.look();
         }
@@ -234,8 +230,8 @@ async fn wish(
 /// # Errors
 /// When it is being deleted.
 pub async fn start(node: &Arc<Node>, reference: &str) -> Result<InstanceView, OpError> {
-    wish(node, reference, |row, phase| {
-        let again = matches!(phase, Phase::Failed { .. } | Phase::BackingOff { .. });
+    want(node, reference, |row| {
+        let again = matches!(row.phase, Phase::Failed { .. } | Phase::BackingOff { .. });
         Wish {
             desired: Desired::Running,
             restart: again || row.wish.restart,
@@ -250,7 +246,7 @@ pub async fn start(node: &Arc<Node>, reference: &str) -> Result<InstanceView, Op
 /// # Errors
 /// When it is being deleted.
 pub async fn stop(node: &Arc<Node>, reference: &str, m: Manner) -> Result<InstanceView, OpError> {
-    wish(node, reference, move |row, _| {
+    want(node, reference, move |row| {
         let force = m.force || (row.wish.desired == Desired::Stopped && row.wish.force);
         Wish {
             desired: Desired::Stopped,
@@ -270,7 +266,8 @@ pub async fn restart(
     reference: &str,
     m: Manner,
 ) -> Result<InstanceView, OpError> {
-    wish(node, reference, move |_, phase| {
+    want(node, reference, move |row| {
+        let phase = &row.phase;
         let rests = matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
         let starts = matches!(phase, Phase::Starting { .. });
         // One that has begun is hurried, not followed by another.
@@ -295,7 +292,7 @@ pub async fn restart(
 /// # Errors
 /// When there is none.
 pub async fn delete(node: &Arc<Node>, reference: &str, m: Manner) -> Result<InstanceView, OpError> {
-    wish(node, reference, move |row, _| {
+    want(node, reference, move |row| {
         let force = m.force || (row.wish.desired == Desired::Deleted && row.wish.force);
         Wish {
             desired: Desired::Deleted,

@@ -48,3 +48,6 @@ async fn live<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
