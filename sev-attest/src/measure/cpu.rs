@@ -45,6 +45,12 @@ impl CpuSignature {
             .map(|cpu| cpu.signature)
             .ok_or_else(|| MeasureError::UnknownCpu {
                 name: name.to_owned(),
+                remedy: match name {
+                    "host" | "max" | "base" => "it depends on the host; give --vcpu-sig or \
+                                                family, model and stepping"
+                        .to_owned(),
+                    _ => format!("known are {}, or give --vcpu-sig", names()),
+                },
             })
     }
 
@@ -113,8 +119,8 @@ const fn cpu(name: &'static str, signature: CpuSignature) -> CpuType {
     CpuType { name, signature }
 }
 
-/// All names, for error texts and help.
-pub(crate) fn names() -> String {
+/// All names, for the error text.
+fn names() -> String {
     CPU_TYPES
         .iter()
         .map(|cpu| cpu.name)

@@ -1,13 +1,13 @@
 //! Errors of launch-digest prediction: each says which input is at fault and what to do.
 
 use super::guid::Guid;
-use super::ovmf::SectionKind;
+use super::section::SectionKind;
 
 /// Why a launch digest, an ID block or one of their inputs was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeasureError {
-    /// The firmware image is empty or larger than [`super::ovmf::MAX_FIRMWARE`].
+    /// The firmware image is empty or larger than [`super::MAX_FIRMWARE`].
     #[error("firmware is {len} bytes: expected 1 to {max}")]
     FirmwareSize {
         /// Length of the image in bytes.
@@ -176,6 +176,22 @@ pub enum MeasureError {
     /// SEV-ES and SNP need the reset block and the firmware has none.
     #[error("firmware has no SEV-ES reset block: it can start no SEV-ES or SEV-SNP guest")]
     NoResetBlock,
+    /// An SVSM image does not say where it starts.
+    #[error(
+        "the SVSM's GUID table says no entry point: this is no SVSM image, or it is an IGVM file"
+    )]
+    NoSvsmEntry,
+    /// An SVSM does not fit below the firmware.
+    #[error(
+        "an SVSM of {len} bytes below the firmware and {variables} bytes of variables: it must be whole \
+         pages and lie in the first 4 GiB"
+    )]
+    SvsmPlace {
+        /// Length of the image in bytes.
+        len: usize,
+        /// Bytes between it and the firmware.
+        variables: u64,
+    },
     /// A kernel is to be measured and the firmware has no room for its hashes.
     #[error(
         "a kernel is given, but this firmware has no {missing}: it would boot any kernel unmeasured. \
@@ -199,7 +215,7 @@ pub enum MeasureError {
         /// Where the section lies, or nothing for SEV and SEV-ES.
         section: String,
     },
-    /// A vCPU count is zero or above [`super::launch::MAX_VCPUS`].
+    /// A vCPU count is zero or above [`super::MAX_VCPUS`].
     #[error("{count} vCPUs: expected 1 to {max}")]
     VcpuCount {
         /// Count asked for.
@@ -222,17 +238,12 @@ pub enum MeasureError {
         missing: &'static str,
     },
     /// The CPU type is not one whose signature is fixed.
-    #[error(
-        "CPU type '{name}' has no signature of its own: {}",
-        if matches!(name.as_str(), "host" | "max" | "base") {
-            "it depends on the host; give --vcpu-sig or family, model and stepping".to_owned()
-        } else {
-            format!("known are {}, or give --vcpu-sig", super::cpu::names())
-        }
-    )]
+    #[error("CPU type '{name}' has no signature of its own: {remedy}")]
     UnknownCpu {
         /// Name given.
         name: String,
+        /// What to give instead.
+        remedy: String,
     },
     /// Family, model or stepping don't fit the CPUID encoding.
     #[error("CPU family {family}, model {model}, stepping {stepping}: at most 270, 255 and 15")]

@@ -1,12 +1,10 @@
 //! The SNP launch digest: a chain of SHA-384 over one PAGE_INFO structure per launched page
 //! (AMD 56860, section 8.17.2, `SNP_LAUNCH_UPDATE`).
 
-use super::pages::{PAGE, SHA384_LEN, Sha384Digest, sha384};
+use super::sha384::{PAGE, SHA384_LEN, Sha384Digest, sha384};
 
 /// Bytes of the PAGE_INFO structure.
 const PAGE_INFO_LEN: u16 = 0x70;
-/// Address under which VMSA pages are recorded: all ones, page aligned, bits above 51 clear.
-const VMSA_GPA: u64 = 0x0000_ffff_ffff_f000;
 
 /// Page types of `SNP_LAUNCH_UPDATE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +39,12 @@ impl Default for LaunchContext {
 }
 
 impl LaunchContext {
+    /// A launch that has come as far as `digest`.
+    #[must_use]
+    pub fn from_digest(digest: Sha384Digest) -> Self {
+        Self { digest }
+    }
+
     /// The digest so far.
     #[must_use]
     pub fn digest(&self) -> Sha384Digest {
@@ -70,9 +74,9 @@ impl LaunchContext {
         }
     }
 
-    /// One vCPU's state, given by its page's digest.
-    pub fn vmsa(&mut self, digest: &Sha384Digest) {
-        self.update(PageType::Vmsa, VMSA_GPA, digest);
+    /// One vCPU's state, given by its page's digest and the address it is measured under.
+    pub fn vmsa(&mut self, gpa: u64, digest: &Sha384Digest) {
+        self.update(PageType::Vmsa, gpa, digest);
     }
 
     /// Pages of a type whose contents are not measured, covering `len` bytes from `gpa` on.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::MeasureError;
 use super::guid::Guid;
-use super::pages::PAGE;
+use super::sha384::PAGE;
 
 const HEADER: Guid = Guid::from_u128(0x9438d606_4f22_4cc9_b479_a793d411fd21);
 const KERNEL: Guid = Guid::from_u128(0x4de79437_abd2_427f_b835_d5b172d2045b);

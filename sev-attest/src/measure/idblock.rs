@@ -14,7 +14,7 @@ use p384::ecdsa::{Signature, SigningKey};
 use p384::pkcs8::DecodePrivateKey as _;
 
 use super::error::MeasureError;
-use super::pages::{Sha384Digest, sha384};
+use super::sha384::{Sha384Digest, sha384};
 
 /// Bytes of ID_BLOCK.
 pub const ID_BLOCK_LEN: usize = 96;

@@ -18,14 +18,19 @@ use super::cpu::CpuSignature;
 use super::error::MeasureError;
 use super::gctx::{LaunchContext, PageType};
 use super::hashes::{KernelHashes, PADDED_TABLE};
-use super::ovmf::{Body, Firmware, Section, SectionKind};
-use super::pages::{PAGE, Sha384Digest, page_digests, sha384};
+use super::ovmf::{Body, Firmware, HashTableArea};
+use super::pages::page_digests;
+use super::section::{Section, SectionKind};
+use super::sha384::{PAGE, Sha384Digest, sha384};
 use super::vmsa::{self, BSP_EIP, Vmm};
 
 /// Most vCPUs of one guest: the limit of QEMU's q35 machine.
 pub const MAX_VCPUS: u32 = 4096;
 /// Most vCPU counts in one list.
 const MAX_COUNTS: usize = MAX_VCPUS as usize;
+
+/// Bits of SEV_FEATURES that have a meaning: 0 to 10, 12, 14 and 15 (APM volume 2, section 15.36).
+pub const KNOWN_FEATURES: u64 = 0xd7ff;
 
 /// Kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -137,6 +142,23 @@ pub struct Variants<'a> {
     pub vcpus: &'a [u32],
 }
 
+impl Variants<'_> {
+    /// The vCPU counts, where all that the mode measures of the vCPUs is given.
+    pub(super) fn counts(&self, mode: Mode) -> Result<VcpuCounts, MeasureError> {
+        let counts = VcpuCounts::new(self.vcpus.iter().copied())?;
+        let missing = match (self.cpus, self.vcpus) {
+            _ if mode == Mode::Sev => return Ok(counts),
+            (_, []) => "give their number",
+            ([], _) => "give the CPU type",
+            _ => return Ok(counts),
+        };
+        Err(MeasureError::VcpusNeeded {
+            mode: mode.name(),
+            missing,
+        })
+    }
+}
+
 /// One computed launch digest and what it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measurement {
@@ -173,6 +195,8 @@ pub struct Launch<'f> {
     mode: Mode,
     vmm: Vmm,
     features: u64,
+    /// What the digest of the firmware's pages is known to be.
+    pages: Option<Sha384Digest>,
 }
 
 impl<'f> Launch<'f> {
@@ -184,6 +208,7 @@ impl<'f> Launch<'f> {
             mode,
             vmm: Vmm::Qemu,
             features: mode.default_features(),
+            pages: None,
         }
     }
 
@@ -201,25 +226,39 @@ impl<'f> Launch<'f> {
         self
     }
 
+    /// The digest of the firmware's pages, computed elsewhere (by [`firmware_context`], or
+    /// `sev-snp-measure --mode snp:ovmf-hash`). The firmware's tables alone are looked at then.
+    #[must_use]
+    pub fn firmware_digest(mut self, digest: Sha384Digest) -> Self {
+        self.pages = Some(digest);
+        self
+    }
+
+    /// What of the SEV_FEATURES no firmware launches; `None` when there is nothing to say.
+    ///
+    /// SNP guests have bit 0, SEV-ES guests none; [`KNOWN_FEATURES`] are the bits that have a meaning.
+    #[must_use]
+    pub fn impossible_features(&self) -> Option<&'static str> {
+        match self.mode {
+            Mode::Snp if self.features & 1 == 0 => {
+                Some("bit 0 (SNPActive) is clear: no SEV-SNP guest is launched so")
+            }
+            Mode::SevEs if self.features & 1 != 0 => {
+                Some("bit 0 (SNPActive) is set: no SEV-ES guest is launched so")
+            }
+            Mode::Snp | Mode::SevEs if self.features & !KNOWN_FEATURES != 0 => {
+                Some("reserved bits are set: no firmware launches such a guest")
+            }
+            _ => None,
+        }
+    }
+
     /// Digests of every variant: ordered by boot, then CPU, then vCPU count ascending.
     ///
     /// # Errors
     /// When the firmware lacks what the mode needs, or a vCPU count is out of range.
     pub fn measure(&self, variants: &Variants<'_>) -> Result<Vec<Measurement>, MeasureError> {
-        let counts = VcpuCounts::new(variants.vcpus.iter().copied())?;
-        if self.mode != Mode::Sev {
-            let missing = match (variants.cpus, variants.vcpus) {
-                (_, []) => Some("give their number"),
-                ([], _) => Some("give the CPU type"),
-                _ => None,
-            };
-            if let Some(missing) = missing {
-                return Err(MeasureError::VcpusNeeded {
-                    mode: self.mode.name(),
-                    missing,
-                });
-            }
-        }
+        let counts = variants.counts(self.mode)?;
         match self.mode {
             Mode::Snp => self.snp(variants, counts.as_slice()),
             Mode::Sev | Mode::SevEs => self.sev(variants, counts.as_slice()),
@@ -235,32 +274,30 @@ impl<'f> Launch<'f> {
         let vcpus = self.vcpu_pages(variants, sha384)?;
         let sections = self.firmware.sections()?;
         let kernel_pages = self.kernel_pages(variants)?;
-        if self.firmware.len() % PAGE != 0 {
-            return Err(MeasureError::FirmwareNotPaged {
-                len: self.firmware.len(),
-            });
-        }
-        let mut shared = firmware_context(self.firmware);
+        let mut shared = match self.pages {
+            Some(digest) => LaunchContext::from_digest(digest),
+            None => firmware_context(self.firmware)?,
+        };
         let split = sections
             .iter()
             .position(|s| s.kind == SectionKind::KernelHashes)
             .unwrap_or(sections.len());
         let (before, from) = sections.split_at_checked(split).unwrap_or((sections, &[]));
-        self.sections(&mut shared, before, None);
-        // EC2 launches the CPUID page last.
+        add_sections(&mut shared, self.vmm, before, None);
         let late = sections
             .iter()
-            .filter(|s| self.vmm == Vmm::Ec2 && s.kind == SectionKind::Cpuid);
+            .filter(|s| self.vmm.launches_cpuid_last() && s.kind == SectionKind::Cpuid);
+        let vmsa_gpa = self.vmm.vmsa_gpa();
         let mut out = Vec::new();
         for (boot, page) in kernel_pages.iter().enumerate() {
             let mut context = shared.clone();
-            self.sections(&mut context, from, page.as_ref());
+            add_sections(&mut context, self.vmm, from, page.as_ref());
             for section in late.clone() {
                 context.contentless(PageType::Cpuid, u64::from(section.base), PAGE as u64);
             }
             for (cpu, [bsp, ap]) in &vcpus {
                 let add = |context: &mut LaunchContext, first| {
-                    context.vmsa(if first { bsp } else { ap });
+                    context.vmsa(vmsa_gpa, if first { bsp } else { ap });
                 };
                 chain(context.clone(), counts, add, |vcpus, context| {
                     let digest = LaunchDigest::Snp(context.digest());
@@ -273,30 +310,6 @@ impl<'f> Launch<'f> {
             }
         }
         Ok(out)
-    }
-
-    /// Adds metadata sections; `kernel` is the digest of the page of kernel hashes.
-    fn sections(
-        &self,
-        context: &mut LaunchContext,
-        sections: &[Section],
-        kernel: Option<&Sha384Digest>,
-    ) {
-        for section in sections {
-            let (base, len) = (u64::from(section.base), u64::from(section.len));
-            match (section.kind, kernel) {
-                (SectionKind::SecMemory, _) if self.vmm == Vmm::Gce => {
-                    context.contentless(PageType::Unmeasured, base, len);
-                }
-                (SectionKind::Secrets, _) => context.contentless(PageType::Secrets, base, len),
-                (SectionKind::Cpuid, _) if self.vmm == Vmm::Ec2 => {}
-                (SectionKind::Cpuid, _) => context.contentless(PageType::Cpuid, base, len),
-                (SectionKind::KernelHashes, Some(digest)) => {
-                    context.normal(base, std::slice::from_ref(digest));
-                }
-                _ => context.contentless(PageType::Zero, base, len),
-            }
-        }
     }
 
     /// Digest of the page of kernel hashes for each boot; one `None` when there is no direct boot.
@@ -337,7 +350,7 @@ impl<'f> Launch<'f> {
     }
 
     /// The firmware's place for the hashes table, large enough for it.
-    fn hash_table(&self) -> Result<super::ovmf::HashTableArea, MeasureError> {
+    fn hash_table(&self) -> Result<HashTableArea, MeasureError> {
         let area = self.firmware.hash_table()?;
         if (area.len as usize) < PADDED_TABLE {
             return Err(MeasureError::HashTableRange {
@@ -416,19 +429,51 @@ impl<'f> Launch<'f> {
     }
 }
 
-/// Digest over the firmware's pages alone: what all SNP guests of a firmware share.
-#[must_use]
-pub fn firmware_context(firmware: &Firmware) -> LaunchContext {
+/// Adds metadata sections; `kernel` is the digest of the page of kernel hashes.
+pub(super) fn add_sections(
+    context: &mut LaunchContext,
+    vmm: Vmm,
+    sections: &[Section],
+    kernel: Option<&Sha384Digest>,
+) {
+    for section in sections {
+        let (base, len) = (u64::from(section.base), u64::from(section.len));
+        match (section.kind, kernel) {
+            (SectionKind::SecMemory, _) if vmm.leaves_memory_unmeasured() => {
+                context.contentless(PageType::Unmeasured, base, len);
+            }
+            (SectionKind::Secrets, _) => context.contentless(PageType::Secrets, base, len),
+            (SectionKind::Cpuid, _) if vmm.launches_cpuid_last() => {}
+            (SectionKind::Cpuid, _) => context.contentless(PageType::Cpuid, base, len),
+            (SectionKind::KernelHashes, Some(digest)) => {
+                context.normal(base, std::slice::from_ref(digest));
+            }
+            _ => context.contentless(PageType::Zero, base, len),
+        }
+    }
+}
+
+/// Digest over the firmware's pages alone: what all SNP guests of a firmware share, and what
+/// `sev-snp-measure` calls the OVMF hash.
+///
+/// # Errors
+/// When the firmware is not whole pages.
+pub fn firmware_context(firmware: &Firmware) -> Result<LaunchContext, MeasureError> {
     let mut context = LaunchContext::default();
     match firmware.body() {
+        _ if firmware.len() % PAGE != 0 => {
+            return Err(MeasureError::FirmwareNotPaged {
+                len: firmware.len(),
+            });
+        }
         Body::Bytes(image) => context.normal(firmware.gpa(), &page_digests(image)),
         Body::Pages(digests) => context.normal(firmware.gpa(), digests),
     }
-    context
+    Ok(context)
 }
 
 /// Adds vCPUs one by one and emits the state at each of the ascending counts.
-fn chain<S>(
+pub(super) fn chain<S>(
     mut state: S,
     counts: &[u32],
     add: impl Fn(&mut S, bool),

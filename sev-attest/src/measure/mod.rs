@@ -31,7 +31,10 @@ mod idblock;
 mod launch;
 mod ovmf;
 mod pages;
+mod section;
+mod sha384;
 mod sha384x4;
+mod svsm;
 mod vmsa;
 
 pub use cpu::{CPU_TYPES, CpuSignature, CpuType};
@@ -41,8 +44,12 @@ pub use guid::Guid;
 pub use hashes::{KernelHashes, sha256, sha256_reader};
 pub use idblock::{ID_AUTH_LEN, ID_BLOCK_LEN, IdBlock, IdKey, SignedIdBlock};
 pub use launch::{
-    Launch, LaunchDigest, MAX_VCPUS, Measurement, Mode, Variants, VcpuCounts, firmware_context,
+    KNOWN_FEATURES, Launch, LaunchDigest, MAX_VCPUS, Measurement, Mode, Variants, VcpuCounts,
+    firmware_context,
 };
-pub use ovmf::{Firmware, FirmwareReadError, HashTableArea, MAX_FIRMWARE, Section, SectionKind};
-pub use pages::{PAGE, Sha384Digest, page_digests, page_digests_on, sha384};
+pub use ovmf::{Firmware, FirmwareReadError, HashTableArea, MAX_FIRMWARE};
+pub use pages::{page_digests, page_digests_on};
+pub use section::{Section, SectionKind};
+pub use sha384::{PAGE, Sha384Digest, sha384};
+pub use svsm::Svsm;
 pub use vmsa::{Vmm, page as vmsa_page};

@@ -9,12 +9,13 @@
 //! kernel-hashes section, each one page. Whatever breaks one is refused, since QEMU, the firmware and
 //! this program could otherwise read the same image in different ways.
 
-use std::fmt;
 use std::io;
 
 use super::error::MeasureError;
 use super::guid::Guid;
-use super::pages::{PAGE, Sha384Digest, cores, page_digests, page_digests_from};
+use super::pages::{cores, page_digests, page_digests_from};
+use super::section::{Section, SectionKind};
+use super::sha384::{PAGE, Sha384Digest};
 
 /// Largest firmware image accepted, in bytes. Real images have 2 to 16 MiB.
 pub const MAX_FIRMWARE: usize = 64 << 20;
@@ -23,8 +24,8 @@ pub(super) const MAX_SECTIONS: u32 = 128;
 /// Most bytes of guest memory that all sections together may cover.
 pub(super) const MAX_SECTION_BYTES: u64 = 256 << 20;
 
-/// Bytes at the end in which table and metadata are looked for when an image is not kept: the table has
-/// at most 64 KiB.
+/// Bytes at the end that are read first when an image is not kept. The table has at most 64 KiB, and
+/// the metadata of most images lies near it; where it does not, the whole image is read.
 const TAIL: usize = 128 << 10;
 /// Firmware is mapped so that it ends here.
 const END: u64 = 1 << 32;
@@ -40,74 +41,8 @@ const SECTION: usize = 12;
 const FOOTER: Guid = Guid::from_u128(0x96b582de_1fb2_45f7_baea_a366c55a082d);
 const HASH_TABLE: Guid = Guid::from_u128(0x7255371f_3a3b_4b04_927b_1da6efa8d454);
 const RESET_BLOCK: Guid = Guid::from_u128(0x00f771de_1a7e_4fcb_890e_68c77e2fb44e);
+const SVSM_INFO: Guid = Guid::from_u128(0xa789a612_0597_4c4b_a49f_cbb1fe9d1ddd);
 const METADATA: Guid = Guid::from_u128(0xdc886566_984a_4798_a75e_5585a7bf67cc);
-
-/// What a metadata section holds; the number is the type in the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum SectionKind {
-    /// Memory that the firmware uses before it can validate pages; launched as zero pages.
-    SecMemory = 1,
-    /// Page that the security processor fills with the guest's secrets.
-    Secrets = 2,
-    /// Page of CPUID results that the security processor checks.
-    Cpuid = 3,
-    /// Calling area of an SVSM; launched as zero pages.
-    SvsmCaa = 4,
-    /// Page for the hashes of kernel, initial RAM disk and command line.
-    KernelHashes = 0x10,
-}
-
-impl SectionKind {
-    fn from_raw(raw: u32) -> Option<Self> {
-        Some(match raw {
-            1 => Self::SecMemory,
-            2 => Self::Secrets,
-            3 => Self::Cpuid,
-            4 => Self::SvsmCaa,
-            0x10 => Self::KernelHashes,
-            _ => return None,
-        })
-    }
-
-    /// Whether a firmware has at most one, of exactly one page.
-    fn single_page(self) -> bool {
-        matches!(self, Self::Secrets | Self::Cpuid | Self::KernelHashes)
-    }
-}
-
-impl fmt::Display for SectionKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::SecMemory => "SNP_SEC_MEMORY",
-            Self::Secrets => "SNP_SECRETS",
-            Self::Cpuid => "CPUID",
-            Self::SvsmCaa => "SVSM_CAA",
-            Self::KernelHashes => "SNP_KERNEL_HASHES",
-        })
-    }
-}
-
-/// One section of guest memory that SNP populates at launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Section {
-    /// Guest physical address, page aligned.
-    pub base: u32,
-    /// Length in bytes, whole pages, not zero.
-    pub len: u32,
-    /// What it holds.
-    pub kind: SectionKind,
-}
-
-impl Section {
-    fn end(&self) -> u64 {
-        u64::from(self.base) + u64::from(self.len)
-    }
-
-    fn overlaps(&self, base: u64, end: u64) -> bool {
-        u64::from(self.base) < end && base < self.end()
-    }
-}
 
 /// Where the firmware wants the table of kernel hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,18 +81,41 @@ pub enum FirmwareReadError {
     Firmware(#[from] MeasureError),
 }
 
+/// Where an image lies in guest memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Bytes of the image.
+    pub(super) len: usize,
+    /// The guest physical address after its last byte.
+    pub(super) end: u64,
+}
+
+impl Place {
+    /// Directly below 4 GiB, as all firmware.
+    fn below_4g(len: usize) -> Self {
+        Self { len, end: END }
+    }
+
+    /// The guest physical address of the first byte.
+    pub(super) fn base(self) -> u64 {
+        self.end.saturating_sub(self.len as u64)
+    }
+}
+
 /// What the GUID table says.
 #[derive(Debug, Clone, Default)]
-struct Layout {
+pub(super) struct Layout {
     reset_eip: Option<u32>,
     hash_table: Option<HashTableArea>,
-    sections: Option<Vec<Section>>,
+    pub(super) sections: Option<Vec<Section>>,
+    /// Where an SVSM starts, from its first byte on.
+    pub(super) svsm_entry: Option<u32>,
 }
 
 impl Layout {
-    /// Reads the table at the end of an image of `len` bytes, given the last of them; `None` when there
-    /// is no table.
-    fn parse(tail: &[u8], len: usize) -> Result<Option<Self>, MeasureError> {
+    /// Reads the table at the end of an image, given the last of its bytes; `None` when there is no
+    /// table.
+    pub(super) fn parse(tail: &[u8], place: Place) -> Result<Option<Self>, MeasureError> {
         let Some(entries) = table_entries(tail)? else {
             return Ok(None);
         };
@@ -175,7 +133,12 @@ impl Layout {
                 }
                 METADATA => {
                     let [offset] = words("SEV metadata offset", bytes)?;
-                    layout.sections = Some(metadata_sections(tail, len, offset)?);
+                    layout.sections = Some(metadata_sections(tail, place, offset)?);
+                }
+                // The entry point comes first; newer SVSMs may say more.
+                SVSM_INFO => {
+                    let [entry] = words("SVSM info", bytes.get(..4).unwrap_or(bytes))?;
+                    layout.svsm_entry = Some(entry);
                 }
                 _ => {}
             }
@@ -192,7 +155,7 @@ impl Firmware {
     /// When a length, offset, type or overlap breaks one of the module's invariants.
     pub fn parse(data: Vec<u8>) -> Result<Self, MeasureError> {
         check_len(data.len())?;
-        let layout = Layout::parse(&data, data.len())?;
+        let layout = Layout::parse(&data, Place::below_4g(data.len()))?;
         Ok(Self {
             len: data.len(),
             layout,
@@ -201,11 +164,13 @@ impl Firmware {
     }
 
     /// Reads an image of `len` bytes for SNP alone, keeping only its pages' digests. `read` fills a
-    /// buffer from a byte offset, and is called for each byte once, from several threads.
+    /// buffer from a byte offset, and is called from several threads.
+    ///
+    /// The answer is that of [`Self::parse`], digest by digest and error by error: where the last
+    /// 128 KiB do not hold all that has to be parsed, the whole image is read into memory.
     ///
     /// # Errors
-    /// As [`Self::parse`], when the metadata lies before the last 128 KiB (no real image's does), when
-    /// the image is not whole pages, and when reading fails.
+    /// As [`Self::parse`], when the image is not whole pages, and when reading fails.
     pub fn read_pages(
         len: usize,
         read: impl Fn(usize, &mut [u8]) -> io::Result<()> + Sync,
@@ -217,10 +182,24 @@ impl Firmware {
         let start = len - len.min(TAIL);
         let mut tail = vec![0; len - start];
         read(start, &mut tail)?;
-        let layout = Layout::parse(&tail, len)?;
-        // The pages that were parsed are the ones that are measured, whatever happens to the file.
-        let mut pages = page_digests_from(start / PAGE, cores(), read)?;
-        pages.extend(page_digests(&tail));
+        // The bytes that were parsed are the ones that are measured, whatever happens to the file.
+        let (layout, pages) = match Layout::parse(&tail, Place::below_4g(len)) {
+            Ok(layout) => {
+                let mut pages = page_digests_from(start / PAGE, cores(), read)?;
+                pages.extend(page_digests(&tail));
+                (layout, pages)
+            }
+            // What is refused by its end alone may only lie further in front.
+            Err(_) if start > 0 => {
+                let mut image = vec![0; len];
+                read(0, &mut image)?;
+                (
+                    Layout::parse(&image, Place::below_4g(len))?,
+                    page_digests(&image),
+                )
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(Self {
             body: Body::Pages(pages),
             len,
@@ -242,7 +221,7 @@ impl Firmware {
     /// Guest physical address of the image's first byte.
     #[must_use]
     pub fn gpa(&self) -> u64 {
-        image_base(self.len)
+        Place::below_4g(self.len).base()
     }
 
     /// Where application processors start.
@@ -292,7 +271,7 @@ impl Firmware {
     }
 }
 
-fn check_len(len: usize) -> Result<(), MeasureError> {
+pub(super) fn check_len(len: usize) -> Result<(), MeasureError> {
     if len == 0 || len > MAX_FIRMWARE {
         return Err(MeasureError::FirmwareSize {
             len,
@@ -300,11 +279,6 @@ fn check_len(len: usize) -> Result<(), MeasureError> {
         });
     }
     Ok(())
-}
-
-/// Where an image of this length begins in guest memory.
-fn image_base(len: usize) -> u64 {
-    END.saturating_sub(len as u64)
 }
 
 /// The `N` little-endian words that an entry consists of.
@@ -383,10 +357,13 @@ fn table_entries(data: &[u8]) -> Result<Option<Entries<'_>>, MeasureError> {
     Ok(Some(entries))
 }
 
-/// Reads and checks the SEV metadata that begins `offset` bytes before the end of an image of `image`
-/// bytes, given the last of them.
-fn metadata_sections(tail: &[u8], image: usize, offset: u32) -> Result<Vec<Section>, MeasureError> {
-    let outside = MeasureError::MetadataOffset { offset, len: image };
+/// Reads and checks the SEV metadata that begins `offset` bytes before the end of an image, given the
+/// last of its bytes.
+fn metadata_sections(tail: &[u8], image: Place, offset: u32) -> Result<Vec<Section>, MeasureError> {
+    let outside = MeasureError::MetadataOffset {
+        offset,
+        len: image.len,
+    };
     let start = tail
         .len()
         .checked_sub(offset as usize)
@@ -433,7 +410,7 @@ fn check_section(
     index: usize,
     section: Section,
     before: &[Section],
-    image: usize,
+    image: Place,
 ) -> Result<(), MeasureError> {
     let Section { base, len, kind } = section;
     let aligned = |n: u32| n as usize % PAGE == 0;
@@ -453,7 +430,7 @@ fn check_section(
             return Err(MeasureError::SectionRepeated { index, kind });
         }
     }
-    if section.overlaps(image_base(image), END) {
+    if section.overlaps(image.base(), image.end) {
         return Err(MeasureError::SectionOverlap {
             index,
             kind,

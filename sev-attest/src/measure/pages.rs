@@ -7,27 +7,13 @@
 use std::convert::Infallible;
 use std::sync::Mutex;
 
-use sha2::{Digest as _, Sha384};
-
+use super::sha384::{PAGE, SHA384_LEN, Sha384Digest, sha384};
 use super::sha384x4::sha384x4;
 
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
-/// Bytes of a SHA-384 digest.
-pub(super) const SHA384_LEN: usize = 48;
 /// Pages that a thread takes at once; fewer than two such shares are not worth a second thread.
 const SHARE: usize = 32;
 /// More threads than this gain nothing over the sequential chain.
 const MAX_THREADS: usize = 16;
-
-/// A SHA-384 digest.
-pub type Sha384Digest = [u8; SHA384_LEN];
-
-/// SHA-384 of `data`.
-#[must_use]
-pub fn sha384(data: &[u8]) -> Sha384Digest {
-    Sha384::digest(data).into()
-}
 
 /// SHA-384 of each page of `data`, in order. A last incomplete page is left out: callers check the
 /// length first.

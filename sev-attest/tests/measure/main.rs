@@ -12,5 +12,6 @@ mod cpus;
 mod hostile;
 mod idblock;
 mod properties;
+mod published;
 mod reference;
 mod support;

@@ -13,7 +13,7 @@ fn modes() -> impl Strategy<Value = Mode> {
 }
 
 fn vmms() -> impl Strategy<Value = Vmm> {
-    prop_oneof![Just(Vmm::Qemu), Just(Vmm::Ec2), Just(Vmm::Gce)]
+    proptest::sample::select(Vmm::ALL.to_vec())
 }
 
 /// The image read page by page, as from a file.
@@ -55,11 +55,28 @@ fn pages_read_from_a_file_give_the_same_digests() {
     ));
 }
 
+/// The image read page by page gives what the image in memory gives: the same digest, or the same
+/// error, and so in words.
+#[track_caller]
+fn both_ways(image: &[u8]) {
+    let paged = read_pages(image).map_err(|error| error.to_string());
+    let whole = Firmware::parse(image.to_vec()).map_err(|error| error.to_string());
+    let measure = |firmware: Firmware| {
+        let variants = Variants {
+            boots: &[],
+            cpus: &[CpuSignature(7)],
+            vcpus: &[1, 2],
+        };
+        let digests = Launch::new(&firmware, Mode::Snp).measure(&variants);
+        digests.map_err(|error| error.to_string())
+    };
+    assert_eq!(paged.map(measure), whole.map(measure));
+}
+
 /// Parses and measures whatever it is; only a panic or endless work can fail.
 fn take(image: Vec<u8>) {
-    let paged = read_pages(&image);
     if !image.is_empty() && image.len() % 4096 == 0 {
-        assert_eq!(paged.is_ok(), Firmware::parse(image.clone()).is_ok());
+        both_ways(&image);
     }
     let Ok(firmware) = Firmware::parse(image) else {
         return;
@@ -86,6 +103,37 @@ fn take(image: Vec<u8>) {
     };
     for mode in [Mode::Snp, Mode::SevEs, Mode::Sev] {
         let _ = Launch::new(&firmware, mode).measure(&variants);
+    }
+}
+
+/// Google's images have their metadata megabytes before the end, and a first page can hold it.
+#[test]
+fn metadata_at_the_very_front() {
+    let image = Image {
+        len: 2 << 20,
+        metadata_offset: 2 << 20,
+        ..Image::default()
+    };
+    both_ways(&image.build());
+    let firmware = read_pages(&image.build()).unwrap();
+    assert_eq!(firmware.sections().unwrap().len(), 5);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn metadata_anywhere(
+        pages in 1usize..100,
+        offset in prop_oneof![0u32..0x40_0000, Just(0x2_0000), Just(0x2_0010), 0x1_ff00u32..0x2_0100],
+        skew in prop_oneof![4 => Just(0), 1 => -40i32..40],
+    ) {
+        let image = Image {
+            len: pages * 4096,
+            metadata_offset: offset,
+            size_skew: skew,
+            ..Image::default()
+        };
+        both_ways(&image.build());
     }
 }
 

@@ -63,11 +63,7 @@ impl Case {
     }
 
     fn vmm_name(&self) -> &'static str {
-        match self.vmm {
-            Vmm::Qemu => "qemu",
-            Vmm::Ec2 => "ec2",
-            Vmm::Gce => "gce",
-        }
+        self.vmm.name()
     }
 
     /// Name in the table.

@@ -55,9 +55,12 @@ pub(crate) struct Image {
     pub(crate) count: Option<u32>,
     /// Address, length, type.
     pub(crate) sections: Vec<(u32, u32, u32)>,
+    /// Where the metadata begins, in bytes from the end, and what the table says of it unless
+    /// [`Image::entries`] were changed.
+    pub(crate) metadata_offset: u32,
 }
 
-/// Distance of the metadata of an [`Image`] from its end.
+/// Distance of the metadata of an [`Image`] from its end, unless it is said.
 pub(crate) const METADATA_OFFSET: u32 = 0x800;
 
 impl Default for Image {
@@ -90,6 +93,7 @@ impl Default for Image {
                 (0x80f000, 0x1000, 4),
                 (0x810000, 0x1000, 0x10),
             ],
+            metadata_offset: METADATA_OFFSET,
         }
     }
 }
@@ -103,7 +107,12 @@ impl Image {
     pub(crate) fn build(&self) -> Vec<u8> {
         let mut table = vec![0; self.junk];
         for (guid, data, skew) in &self.entries {
-            table.extend_from_slice(data);
+            let moved = *guid == METADATA && *data == METADATA_OFFSET.to_le_bytes();
+            let data = match moved {
+                true => self.metadata_offset.to_le_bytes().to_vec(),
+                false => data.clone(),
+            };
+            table.extend_from_slice(&data);
             table.extend_from_slice(&skewed(data.len() + 18, *skew).to_le_bytes());
             table.extend_from_slice(&guid.0);
         }
@@ -124,9 +133,14 @@ impl Image {
         let mut image = vec![0xa5; self.len];
         let end = self.len - 32;
         image[end - table.len()..end].copy_from_slice(&table);
-        let start = self.len - METADATA_OFFSET as usize;
-        let room = metadata.len().min(end - table.len() - start);
-        image[start..start + room].copy_from_slice(&metadata[..room]);
+        let room =
+            (end - table.len()).checked_sub(self.len.saturating_sub(self.metadata_offset as usize));
+        if let (Some(start), Some(room)) =
+            (self.len.checked_sub(self.metadata_offset as usize), room)
+        {
+            let room = metadata.len().min(room);
+            image[start..start + room].copy_from_slice(&metadata[..room]);
+        }
         image
     }
 }

@@ -1,20 +1,19 @@
 //! `sev-attest measure`: launch digests of guests to be, ID blocks, and a policy file to verify by.
 
-use std::fmt::Write as _;
+mod output;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
 
+use self::output::{Row, Signer, encode};
+use crate::hex_bytes::HexBytes;
 use crate::measure::{
-    CpuSignature, Firmware, FirmwareReadError, IdBlock, IdKey, KernelHashes, Launch, LaunchDigest,
-    MAX_FIRMWARE, MeasureError, Measurement, Mode, SignedIdBlock, Variants, VcpuCounts, Vmm,
-    sha256_reader,
+    CpuSignature, Firmware, FirmwareReadError, KernelHashes, Launch, MAX_FIRMWARE, MeasureError,
+    Mode, Svsm, Variants, VcpuCounts, Vmm, firmware_context, sha256_reader,
 };
 
 /// Largest key file read, in bytes.
@@ -55,18 +54,30 @@ pub struct MeasureArgs {
     /// CPU stepping
     #[arg(long, value_name = "NUMBER", value_parser = number::<u32>, requires = "vcpu_family")]
     vcpu_stepping: Option<u32>,
-    /// Virtual machine monitor
-    #[arg(
-        long,
-        visible_alias = "vmm-type",
-        value_enum,
-        default_value = "qemu",
-        ignore_case = true
-    )]
-    vmm: VmmArg,
+    /// Virtual machine monitor: qemu, ec2 (since about April 2026), ec2-2023 (before), gce (on
+    /// Milan), gce-genoa or krun
+    #[arg(long, visible_alias = "vmm-type", default_value = "qemu", value_parser = vmm)]
+    vmm: Vmm,
     /// SEV_FEATURES of the vCPUs [default: 0x1 for snp, 0 for sev-es]
     #[arg(long, value_name = "NUMBER", value_parser = number::<u64>)]
     guest_features: Option<u64>,
+    /// Digest of the firmware's pages, computed elsewhere: of --firmware the tables alone count then
+    #[arg(long, value_name = "HEX")]
+    snp_ovmf_hash: Option<HexBytes<48>>,
+    /// SVSM image, for --mode snp:svsm
+    #[arg(long, value_name = "FILE")]
+    svsm: Option<PathBuf>,
+    /// Bytes of the firmware's variables, which lie between it and the SVSM
+    #[arg(long, value_name = "BYTES", value_parser = number::<u64>, requires = "svsm")]
+    vars_size: Option<u64>,
+    /// The firmware's variables, whose length counts
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "svsm",
+        conflicts_with = "vars_size"
+    )]
+    vars_file: Option<PathBuf>,
     /// Kernel for direct boot with kernel-hashes=on
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -127,16 +138,15 @@ pub struct MeasureArgs {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ModeArg {
     Snp,
+    /// SNP below a COCONUT SVSM, from two files: with --svsm and --vars-size or --vars-file
+    #[value(name = "snp:svsm", alias = "snp-svsm")]
+    SnpSvsm,
+    /// The digest of the firmware's pages alone, for --snp-ovmf-hash
+    #[value(name = "snp:ovmf-hash", alias = "snp-ovmf-hash")]
+    SnpOvmfHash,
     #[value(alias = "seves")]
     SevEs,
     Sev,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum VmmArg {
-    Qemu,
-    Ec2,
-    Gce,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -182,19 +192,18 @@ pub enum MeasureCommandError {
 /// On unreadable or refused input; nothing is written to `out` then.
 pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureCommandError> {
     let mode = match args.mode {
-        ModeArg::Snp => Mode::Snp,
+        ModeArg::Snp | ModeArg::SnpSvsm | ModeArg::SnpOvmfHash => Mode::Snp,
         ModeArg::SevEs => Mode::SevEs,
         ModeArg::Sev => Mode::Sev,
     };
-    if mode != Mode::Snp && (args.id_key.is_some() || args.policy_out.is_some()) {
-        return Err(MeasureCommandError::Usage(
-            "ID blocks and policy files are for --mode snp only",
-        ));
-    }
-    if mode != Mode::Sev && args.vcpus.is_none() {
-        return Err(MeasureCommandError::Usage(
-            "the vCPUs' state is measured: give --vcpus",
-        ));
+    consistent(args, mode)?;
+    if matches!(args.mode, ModeArg::SnpOvmfHash) {
+        let context = firmware_context(&firmware(&args.firmware, mode)?)
+            .map_err(|source| in_file(&args.firmware, source))?;
+        let text = encode(args.output_format, &context.digest()) + "\n";
+        return out
+            .write_all(text.as_bytes())
+            .map_err(MeasureCommandError::Output);
     }
     let cpus = cpus(args, mode)?;
     let signer = args
@@ -213,16 +222,25 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
             .map(VcpuCounts::as_slice)
             .unwrap_or_default(),
     };
-    let launch = Launch::new(&firmware, mode)
-        .vmm(match args.vmm {
-            VmmArg::Qemu => Vmm::Qemu,
-            VmmArg::Ec2 => Vmm::Ec2,
-            VmmArg::Gce => Vmm::Gce,
-        })
-        .features(args.guest_features.unwrap_or(mode.default_features()));
-    let measured = launch
-        .measure(&variants)
-        .map_err(|source| in_file(&args.firmware, source))?;
+    let measured = match &args.svsm {
+        Some(path) => svsm(args, path, &firmware)?
+            .measure(&firmware, &variants)
+            .map_err(|source| in_file(path, source))?,
+        None => {
+            let mut launch = Launch::new(&firmware, mode)
+                .vmm(args.vmm)
+                .features(args.guest_features.unwrap_or(mode.default_features()));
+            if let Some(HexBytes(digest)) = args.snp_ovmf_hash {
+                launch = launch.firmware_digest(digest);
+            }
+            if let Some(why) = launch.impossible_features() {
+                super::say(&format!("warning: --guest-features: {why}"));
+            }
+            launch
+                .measure(&variants)
+                .map_err(|source| in_file(&args.firmware, source))?
+        }
+    };
     // Types of one signature are told apart by their place: one after another, all counts of each.
     let counts = variants.vcpus.len().max(1);
     let rows = measured
@@ -235,15 +253,68 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
         })
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = &args.policy_out {
-        write_policy(path, args.force, &policy(&rows, signer.as_ref()))?;
+        write_policy(path, args.force, &output::policy(&rows, signer.as_ref()))?;
     }
     let text = if args.json {
-        json_text(args, mode, &rows)
+        output::json_text(args, mode, &rows)
     } else {
-        text(args, &rows)
+        output::text(args, &rows)
     };
     out.write_all(text.as_bytes())
         .map_err(MeasureCommandError::Output)
+}
+
+/// Refuses arguments that the mode has no use for: whoever gives one expects it to count.
+fn consistent(args: &MeasureArgs, mode: Mode) -> Result<(), MeasureCommandError> {
+    let refuse = |text| Err(MeasureCommandError::Usage(text));
+    if mode != Mode::Snp && (args.id_key.is_some() || args.policy_out.is_some()) {
+        return refuse("ID blocks and policy files are for --mode snp only");
+    }
+    if matches!(args.mode, ModeArg::SnpOvmfHash) {
+        let more = args.kernel.is_some()
+            || args.id_key.is_some()
+            || args.policy_out.is_some()
+            || args.svsm.is_some()
+            || args.snp_ovmf_hash.is_some()
+            || args.json;
+        return match more {
+            true => refuse("--mode snp:ovmf-hash is of the firmware alone: give nothing else"),
+            false => Ok(()),
+        };
+    }
+    if args.snp_ovmf_hash.is_some() && !matches!(args.mode, ModeArg::Snp) {
+        return refuse("--snp-ovmf-hash is for --mode snp only");
+    }
+    match (args.mode, &args.svsm) {
+        (ModeArg::SnpSvsm, None) => return refuse("--mode snp:svsm needs --svsm"),
+        (ModeArg::SnpSvsm, Some(_)) => {
+            if args.kernel.is_some() || args.guest_features.is_some() || args.vmm != Vmm::Qemu {
+                return refuse("--mode snp:svsm takes no --kernel, --guest-features or --vmm");
+            }
+            if args.vars_size.is_none() && args.vars_file.is_none() {
+                return refuse("--mode snp:svsm needs --vars-size or --vars-file");
+            }
+        }
+        (_, Some(_)) => return refuse("--svsm is for --mode snp:svsm only"),
+        (_, None) => {}
+    }
+    if mode != Mode::Sev && args.vcpus.is_none() {
+        return refuse("the vCPUs' state is measured: give --vcpus");
+    }
+    Ok(())
+}
+
+/// The SVSM, below the firmware.
+fn svsm(args: &MeasureArgs, path: &Path, below: &Firmware) -> Result<Svsm, MeasureCommandError> {
+    let variables = match (&args.vars_file, args.vars_size) {
+        (Some(path), _) => {
+            let metadata = std::fs::metadata(path).map_err(|source| file(path, source))?;
+            metadata.len()
+        }
+        (None, size) => size.unwrap_or(0),
+    };
+    let image = read(path, MAX_FIRMWARE as u64)?;
+    Svsm::parse(image, below, variables).map_err(|source| in_file(path, source))
 }
 
 /// The CPU signatures asked for, each with the name it was asked by.
@@ -270,7 +341,7 @@ fn cpus(
     }
     match args.vcpu_type.as_slice() {
         // Other monitors than QEMU put no signature into the registers.
-        [] if !matches!(args.vmm, VmmArg::Qemu) => Ok(vec![(CpuSignature(0), "any".to_owned())]),
+        [] if !args.vmm.measures_cpu_type() => Ok(vec![(CpuSignature(0), "any".to_owned())]),
         [] => Err(MeasureCommandError::Usage(
             "the vCPUs' type is measured: give --vcpu-type, --vcpu-sig or --vcpu-family with model \
              and stepping",
@@ -324,193 +395,6 @@ fn inputs(
             .collect::<Result<_, _>>()?;
         Ok((firmware, boots))
     })
-}
-
-/// Keys and contents of ID blocks.
-struct Signer {
-    id: IdKey,
-    author: Option<IdKey>,
-    block: IdBlock,
-}
-
-impl Signer {
-    fn new(args: &MeasureArgs, id: &Path) -> Result<Self, MeasureCommandError> {
-        let key = |path: &Path| {
-            IdKey::from_bytes(&read(path, MAX_KEY)?).map_err(|source| in_file(path, source))
-        };
-        let mut block = IdBlock::new([0; 48]);
-        block.family_id = args.family_id.unwrap_or(block.family_id);
-        block.image_id = args.image_id.unwrap_or(block.image_id);
-        block.guest_svn = args.guest_svn.unwrap_or(block.guest_svn);
-        block.policy = args.guest_policy.unwrap_or(block.policy);
-        Ok(Self {
-            id: key(id)?,
-            author: args.author_key.as_deref().map(key).transpose()?,
-            block,
-        })
-    }
-}
-
-/// One digest with all that is said about it.
-struct Row {
-    digest: LaunchDigest,
-    vcpus: Option<(u32, CpuSignature, String)>,
-    append: Option<String>,
-    signed: Option<SignedIdBlock>,
-}
-
-impl Row {
-    fn new(
-        args: &MeasureArgs,
-        cpu: Option<&str>,
-        signer: Option<&Signer>,
-        measurement: Measurement,
-    ) -> Result<Self, MeasureCommandError> {
-        let Measurement {
-            boot,
-            vcpus,
-            digest,
-        } = measurement;
-        let signed = match (signer, digest) {
-            (Some(Signer { id, author, block }), LaunchDigest::Snp(launch_digest)) => {
-                let block = IdBlock {
-                    launch_digest,
-                    ..block.clone()
-                };
-                Some(block.sign(id, author.as_ref())?)
-            }
-            _ => None,
-        };
-        Ok(Self {
-            digest,
-            vcpus: vcpus.map(|(signature, count)| {
-                let name = cpu.unwrap_or_default().to_owned();
-                (count, signature, name)
-            }),
-            append: args
-                .kernel
-                .is_some()
-                .then(|| args.append.get(boot).cloned().unwrap_or_default()),
-            signed,
-        })
-    }
-
-    /// vCPUs and command line in words; control characters escaped.
-    fn words(&self) -> String {
-        let vcpus = self
-            .vcpus
-            .as_ref()
-            .map(|(count, _, name)| format!("{count} x {name}"));
-        let append = self.append.as_ref().map(|line| format!("{line:?}"));
-        vcpus
-            .into_iter()
-            .chain(append)
-            .collect::<Vec<_>>()
-            .join("  ")
-    }
-}
-
-fn encode(encoding: Encoding, bytes: &[u8]) -> String {
-    match encoding {
-        Encoding::Hex => hex::encode(bytes),
-        Encoding::Base64 => STANDARD.encode(bytes),
-    }
-}
-
-/// One digest alone for scripts; several with what they are for.
-fn text(args: &MeasureArgs, rows: &[Row]) -> String {
-    let mut text = String::new();
-    for row in rows {
-        text += &encode(args.output_format, row.digest.as_ref());
-        if rows.len() > 1 {
-            let _ = write!(text, "  {}", row.words());
-        }
-        text.push('\n');
-        if let Some(signed) = &row.signed {
-            let _ = writeln!(text, "{}", qemu_options(signed, args));
-            let _ = writeln!(text, "id key digest {}", hex::encode(signed.id_key_digest));
-            if let Some(digest) = signed.author_key_digest {
-                let _ = writeln!(text, "author key digest {}", hex::encode(digest));
-            }
-        }
-    }
-    text
-}
-
-/// What to add to `-object sev-snp-guest`.
-fn qemu_options(signed: &SignedIdBlock, args: &MeasureArgs) -> String {
-    let policy = args.guest_policy.unwrap_or(IdBlock::new([0; 48]).policy);
-    let author = if signed.author_key_digest.is_some() {
-        "on"
-    } else {
-        "off"
-    };
-    format!(
-        "policy={policy:#x},author-key-enabled={author},id-block={},id-auth={}",
-        signed.block_base64(),
-        signed.auth_base64()
-    )
-}
-
-fn json_text(args: &MeasureArgs, mode: Mode, rows: &[Row]) -> String {
-    let path = |path: &Path| path.display().to_string();
-    let measurements: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            let mut value = json!({ "digest": encode(args.output_format, row.digest.as_ref()) });
-            if let Some((count, signature, name)) = &row.vcpus {
-                value["vcpus"] = json!(count);
-                value["vcpu_type"] = json!(name);
-                value["vcpu_signature"] = json!(signature.to_string());
-            }
-            if let Some(line) = &row.append {
-                value["append"] = json!(line);
-            }
-            if let Some(signed) = &row.signed {
-                value["id_block"] = json!({
-                    "block": signed.block_base64(),
-                    "auth": signed.auth_base64(),
-                    "id_key_digest": hex::encode(signed.id_key_digest),
-                    "author_key_digest": signed.author_key_digest.map(hex::encode),
-                });
-            }
-            value
-        })
-        .collect();
-    let value = json!({
-        "mode": mode.name(),
-        "firmware": path(&args.firmware),
-        "kernel": args.kernel.as_deref().map(path),
-        "initrd": args.initrd.as_deref().map(path),
-        "guest_features": args.guest_features.unwrap_or(mode.default_features()),
-        "measurements": measurements,
-    });
-    format!("{value:#}\n")
-}
-
-/// The policy file: what `verify` must find in a report of one of these guests.
-fn policy(rows: &[Row], signer: Option<&Signer>) -> String {
-    let mut text = String::from("# Written by `sev-attest measure`.\nmeasurement = [\n");
-    for row in rows {
-        let _ = writeln!(text, "  \"{}\", # {}", hex::encode(row.digest), row.words());
-    }
-    text += "]\n";
-    if let Some(Signer { id, author, block }) = signer {
-        let _ = writeln!(text, "id_key_digest = [\"{}\"]", hex::encode(id.digest()));
-        if let Some(author) = author {
-            let _ = writeln!(
-                text,
-                "author_key_digest = [\"{}\"]",
-                hex::encode(author.digest())
-            );
-        }
-        if block.guest_svn > 0 {
-            let _ = writeln!(text, "min_guest_svn = {}", block.guest_svn);
-        }
-        let _ = writeln!(text, "family_id = \"{}\"", hex::encode(block.family_id));
-        let _ = writeln!(text, "image_id = \"{}\"", hex::encode(block.image_id));
-    }
-    text
 }
 
 fn write_policy(path: &Path, force: bool, text: &str) -> Result<(), MeasureCommandError> {
@@ -576,6 +460,17 @@ fn in_file(path: &Path, source: MeasureError) -> MeasureCommandError {
         path: path.to_owned(),
         source,
     }
+}
+
+/// A virtual machine monitor, in any case.
+fn vmm(text: &str) -> Result<Vmm, String> {
+    let named = Vmm::ALL
+        .into_iter()
+        .find(|vmm| vmm.name().eq_ignore_ascii_case(text));
+    named.ok_or_else(|| {
+        let names: Vec<&str> = Vmm::ALL.into_iter().map(Vmm::name).collect();
+        format!("known are {}", names.join(", "))
+    })
 }
 
 /// A number, decimal or hexadecimal with 0x.
