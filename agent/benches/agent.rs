@@ -34,7 +34,7 @@ use crn_agent::{
 };
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay};
 use hyper::Method;
-use qmp::{Backoff, Qmp};
+use qmp::Qmp;
 use serde_json::json;
 use support::{
     guest,
@@ -213,8 +213,7 @@ impl Alone {
         let began = Instant::now();
         let mut child = command.spawn().unwrap();
         let path = self.dir.path().join(socket::QMP);
-        let answered =
-            Qmp::connect_retrying(&path, &qmp::Config::default(), &Backoff::default()).await;
+        let answered = Qmp::connect(&path, &qmp::Config::default()).await;
         let took = began.elapsed();
         let (qmp, _events) = answered.unwrap();
         qmp.quit().await.unwrap();

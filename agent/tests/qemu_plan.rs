@@ -33,7 +33,7 @@ use crn_agent::{
     },
 };
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay, create_volume};
-use qmp::{Backoff, Error, Event, Events, Qmp, ResetReason, RunState, ShutdownReason};
+use qmp::{Error, Event, Events, Qmp, ResetReason, RunState, ShutdownReason};
 use serde_json::{Value, json};
 use support::{
     guest::{self, Console},
@@ -122,8 +122,7 @@ impl Machine {
         let held = launch_by(agent, &plan, network::tap().await, &files.log()).unwrap();
         let process = held.release().await;
         let path = files.launch.run_dir.join(socket::QMP);
-        let connected =
-            Qmp::connect_retrying(&path, &qmp::Config::default(), &Backoff::default()).await;
+        let connected = Qmp::connect(&path, &qmp::Config::default()).await;
         let Ok((qmp, events)) = connected else {
             let said = fs::read_to_string(files.log()).unwrap_or_default();
             process.kill();

@@ -41,6 +41,7 @@ pub struct Version {
 
 impl Version {
     /// Whether this is version `major.minor` or later.
+    #[must_use]
     pub fn at_least(&self, major: u32, minor: u32) -> bool {
         (self.major, self.minor) >= (major, minor)
     }
@@ -146,11 +147,13 @@ impl Qmp {
     }
 
     /// QEMU's version.
+    #[must_use]
     pub fn version(&self) -> &Version {
         &self.version
     }
 
     /// The time limit of commands that name none.
+    #[must_use]
     pub fn command_timeout(&self) -> Duration {
         self.command_timeout
     }
@@ -237,6 +240,7 @@ impl Qmp {
     }
 
     /// Why the connection ended, if it has.
+    #[must_use]
     pub fn closed_reason(&self) -> Option<ClosedReason> {
         self.shared.closed_reason()
     }

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use qapi::qmp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Qmp, deadline};
@@ -94,28 +94,6 @@ impl Qmp {
         self.execute(qmp::query_fdsets {}).await
     }
 
-    /// Gives QEMU a copy of `fd` under a name, for arguments such as `fd=<name>` of a network
-    /// device (`getfd`). A descriptor of that name is replaced.
-    pub async fn get_fd(&self, fd: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
-        self.execute_with_fd(
-            qmp::getfd {
-                fdname: name.to_owned(),
-            },
-            fd,
-        )
-        .await
-        .map(drop)
-    }
-
-    /// Closes a descriptor given by [`get_fd`](Self::get_fd) (`closefd`).
-    pub async fn close_fd(&self, name: &str) -> Result<(), Error> {
-        self.execute(qmp::closefd {
-            fdname: name.to_owned(),
-        })
-        .await
-        .map(drop)
-    }
-
     /// Changes the size of a block node, in bytes; the guest sees it at once (`block_resize`).
     pub async fn block_resize(&self, node: &str, bytes: u64) -> Result<(), Error> {
         let size = i64::try_from(bytes).map_err(|_| Error::Encode {
@@ -130,11 +108,6 @@ impl Qmp {
         })
         .await
         .map(drop)
-    }
-
-    /// The block devices that the guest sees (`query-block`).
-    pub async fn query_block(&self) -> Result<Vec<qmp::BlockInfo>, Error> {
-        self.execute(qmp::query_block {}).await
     }
 
     /// The block nodes without their children (`query-named-block-nodes` with `flat`).
@@ -184,7 +157,7 @@ impl Qmp {
             .await
         {
             Ok(_) => {}
-            // QEMU refuses a second request with the generic class; only its words tell.
+            // QEMU refuses a second request with the generic class; only its description tells.
             Err(Error::Refused {
                 class: qapi::ErrorClass::GenericError,
                 desc,
@@ -201,60 +174,6 @@ impl Qmp {
             Ok(None) => Err(self.closed_error("device_del")),
             Err(_) => Err(late()),
         }
-    }
-
-    /// Makes an object (`object-add`): an object with `qom-type`, `id`, ….
-    pub async fn object_add(&self, object: Value) -> Result<(), Error> {
-        self.execute_raw("object-add", object).await.map(drop)
-    }
-
-    /// Removes an object made by [`object_add`](Self::object_add) (`object-del`).
-    pub async fn object_del(&self, id: &str) -> Result<(), Error> {
-        self.execute(qmp::object_del { id: id.to_owned() })
-            .await
-            .map(drop)
-    }
-
-    /// Asks the guest's balloon for a memory size, in bytes (`balloon`).
-    pub async fn balloon(&self, bytes: u64) -> Result<(), Error> {
-        self.execute_raw("balloon", json!({ "value": bytes }))
-            .await
-            .map(drop)
-    }
-
-    /// The names of the commands that this QEMU knows (`query-commands`).
-    pub async fn commands(&self) -> Result<Vec<String>, Error> {
-        let commands = self.execute(qmp::query_commands {}).await?;
-        Ok(commands.into_iter().map(|info| info.name).collect())
-    }
-
-    /// Whether this QEMU knows a command.
-    pub async fn has_command(&self, name: &str) -> Result<bool, Error> {
-        Ok(self.commands().await?.iter().any(|known| known == name))
-    }
-
-    /// The names of the object types that implement `implements`, or of all, without the abstract
-    /// ones (`qom-list-types`).
-    pub async fn object_types(&self, implements: Option<&str>) -> Result<Vec<String>, Error> {
-        let command = qmp::qom_list_types {
-            implements: implements.map(str::to_owned),
-            abstract_: Some(false),
-        };
-        Ok(self
-            .execute(command)
-            .await?
-            .into_iter()
-            .map(|info| info.name)
-            .collect())
-    }
-
-    /// Whether this QEMU knows an object type that users can make, such as `sev-snp-guest`.
-    pub async fn has_object_type(&self, name: &str) -> Result<bool, Error> {
-        Ok(self
-            .object_types(Some("user-creatable"))
-            .await?
-            .iter()
-            .any(|known| known == name))
     }
 }
 

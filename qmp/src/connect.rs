@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::Error;
 
-/// How long to wait before knocking again at a socket whose queue is full.
-const KNOCK: Duration = Duration::from_millis(20);
+/// The pause before the next attempt at a socket whose queue of clients is full.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Connects to `path`. A socket with a full queue of waiting clients is tried again until `limit`.
 pub(crate) async fn connect(path: &Path, limit: Duration) -> Result<UnixStream, Error> {
@@ -18,7 +18,7 @@ pub(crate) async fn connect(path: &Path, limit: Duration) -> Result<UnixStream, 
         loop {
             match UnixStream::connect(path).await {
                 // A non-blocking connect(2) says EAGAIN when the queue is full; see unix(7).
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(KNOCK).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY_AFTER).await,
                 result => return result,
             }
         }

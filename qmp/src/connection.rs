@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - every id in `slots` was issued and has not been answered; ids are never used twice;
-//! - once `closed` is set nothing is added to `slots` or `unplugs`, and everybody who waits has
+//! - once `closed` is set nothing is added to `slots` or `unplugs`, and every waiting future has
 //!   been woken;
 //! - at most one command with a descriptor is in flight: QEMU keeps only the descriptor that came
 //!   last, so a second one sent before the first command ran would replace it.
@@ -32,18 +32,18 @@ use crate::line::LineBuffer;
 use crate::message::{Message, RawEvent, Refusal, Reply, ReplyId, parse};
 use crate::ring::Ring;
 
-/// How many commands may have been given up (by their limit, or by dropping their future) without
-/// an answer before the peer counts as dead.
+/// How many commands may be abandoned (by their time limit, or by dropping their future) and still
+/// unanswered before the connection is closed as [`ClosedReason::Unresponsive`].
 pub const MAX_UNANSWERED: usize = 1024;
 
 /// Commands queued for the writer beyond the one being written.
 const QUEUE: usize = 32;
 
-/// How long to go on reading after a write failed: replies and events sent before the peer went
-/// away may still wait in the socket.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long to go on reading after a write failed: the socket may still hold replies and events
+/// that the peer sent before it closed.
+const DRAIN_AFTER_WRITE_ERROR: Duration = Duration::from_secs(1);
 
-/// Messages handled before other tasks of the runtime get a turn.
+/// Messages handled between two yields to the runtime's other tasks.
 const BATCH: u32 = 64;
 
 /// One command on its way to the writer.
@@ -53,7 +53,7 @@ pub(crate) struct Request {
     pub(crate) command: String,
     pub(crate) bytes: Vec<u8>,
     pub(crate) fd: Option<OwnedFd>,
-    /// When the writer gives the peer up.
+    /// When the writer closes the connection because the peer does not read.
     pub(crate) deadline: Instant,
 }
 
@@ -66,14 +66,15 @@ pub(crate) enum Unplugged {
 
 #[derive(Debug)]
 enum Waiter {
-    Present(oneshot::Sender<Result<Box<RawValue>, Refusal>>),
-    Gone,
+    Waiting(oneshot::Sender<Result<Box<RawValue>, Refusal>>),
+    /// The caller gave the command up; its reply is still due.
+    Abandoned,
 }
 
 #[derive(Debug)]
 struct Slot {
     waiter: Waiter,
-    /// Given back when the reply is here.
+    /// Released with the slot, when the reply has come.
     _fd_turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -81,7 +82,7 @@ struct Slot {
 struct State {
     closed: bool,
     slots: HashMap<u64, Slot>,
-    /// How many slots have `Waiter::Gone`.
+    /// How many slots are `Waiter::Abandoned`.
     unanswered: usize,
     unplugs: HashMap<u64, (String, oneshot::Sender<Unplugged>)>,
 }
@@ -130,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// Ends the connection for everybody. The first reason stays.
+    /// Ends the connection and wakes all who wait. The first reason is kept.
     fn close(&self, reason: ClosedReason) {
         self.closed.send_if_modified(|slot| {
             let first = slot.is_none();
@@ -165,7 +166,7 @@ impl Shared {
         state.slots.insert(
             id,
             Slot {
-                waiter: Waiter::Present(sender),
+                waiter: Waiter::Waiting(sender),
                 _fd_turn: fd_turn,
             },
         );
@@ -192,33 +193,32 @@ impl Shared {
         })
     }
 
-    /// Nobody waits for `id` any more.
-    fn give_up(&self, id: u64) {
+    /// The caller no longer waits for the reply to `id`.
+    fn abandon(&self, id: u64) {
         let mut state = self.state();
         if let Some(slot) = state.slots.get_mut(&id)
-            && matches!(slot.waiter, Waiter::Present(_))
+            && matches!(slot.waiter, Waiter::Waiting(_))
         {
-            slot.waiter = Waiter::Gone;
+            slot.waiter = Waiter::Abandoned;
             state.unanswered += 1;
         }
     }
 
-    /// Takes a command off the books that nobody waits for and that was not sent. Whether it was
-    /// one.
+    /// Forgets a command that was abandoned before it was sent. Returns whether it was.
     fn withdraw(&self, id: u64) -> bool {
         let mut state = self.state();
-        let gone = matches!(
+        let abandoned = matches!(
             state.slots.get(&id),
             Some(Slot {
-                waiter: Waiter::Gone,
+                waiter: Waiter::Abandoned,
                 ..
             })
         );
-        if gone {
+        if abandoned {
             state.slots.remove(&id);
             state.unanswered = state.unanswered.saturating_sub(1);
         }
-        gone
+        abandoned
     }
 
     fn on_reply(&self, reply: Reply) -> Result<(), ClosedReason> {
@@ -232,9 +232,9 @@ impl Shared {
         let mut state = self.state();
         let slot = state.slots.remove(&id).ok_or_else(|| unsolicited(&id))?;
         match slot.waiter {
-            // The receiver may be going away just now; then nobody wants the reply.
-            Waiter::Present(waiter) => _ = waiter.send(reply.result),
-            Waiter::Gone => state.unanswered = state.unanswered.saturating_sub(1),
+            // Fails if the caller gives up at this moment; the reply is then not needed.
+            Waiter::Waiting(waiter) => _ = waiter.send(reply.result),
+            Waiter::Abandoned => state.unanswered = state.unanswered.saturating_sub(1),
         }
         Ok(())
     }
@@ -261,7 +261,8 @@ impl Shared {
         self.ring.push(raw);
     }
 
-    fn overdue(&self) -> Result<(), ClosedReason> {
+    /// Fails if more than [`MAX_UNANSWERED`] abandoned commands have no reply.
+    fn check_backlog(&self) -> Result<(), ClosedReason> {
         let unanswered = self.state().unanswered;
         if unanswered > MAX_UNANSWERED {
             return Err(ClosedReason::Unresponsive { unanswered });
@@ -270,7 +271,7 @@ impl Shared {
     }
 }
 
-/// The device and whether it is gone (or the guest keeps it), if the event tells of either.
+/// For the two events that end an unplug request: the device, and whether it was removed.
 fn unplug_outcome(raw: &RawEvent) -> Option<(String, bool)> {
     use qapi::Event as _;
     use qapi::qmp::{DEVICE_DELETED, DEVICE_UNPLUG_GUEST_ERROR};
@@ -290,7 +291,7 @@ fn unplug_outcome(raw: &RawEvent) -> Option<(String, bool)> {
     }
 }
 
-/// A reply that is waited for. Dropping it gives the command up.
+/// A pending reply. Dropping it abandons the command.
 #[derive(Debug)]
 pub(crate) struct Expected {
     shared: Arc<Shared>,
@@ -307,11 +308,11 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.shared.give_up(self.id);
+        self.shared.abandon(self.id);
     }
 }
 
-/// The end of a device that is waited for.
+/// A pending unplug.
 #[derive(Debug)]
 pub(crate) struct ExpectedUnplug {
     shared: Arc<Shared>,
@@ -419,7 +420,7 @@ async fn write(
         if shared.withdraw(request.id) {
             continue;
         }
-        if let Err(reason) = shared.overdue() {
+        if let Err(reason) = shared.check_backlog() {
             return reason;
         }
         let fd = request.fd.as_ref().map(AsFd::as_fd);
@@ -431,7 +432,7 @@ async fn write(
         {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                sleep(LAST_WORDS).await;
+                sleep(DRAIN_AFTER_WRITE_ERROR).await;
                 return broken(&error);
             }
             Err(_) => {

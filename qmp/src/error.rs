@@ -15,10 +15,10 @@ pub enum Error {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Nobody accepted the connection in time.
+    /// The connection was not accepted in time.
     #[error("{path} accepted no connection within {limit:?}")]
     ConnectTimeout {
         /// The socket.
@@ -38,9 +38,9 @@ pub enum Error {
     Refused {
         /// The command.
         command: String,
-        /// QEMU's class of the error; all that programs should look at.
+        /// QEMU's class of the error: decide by this, not by `desc`.
         class: qapi::ErrorClass,
-        /// QEMU's words, without control characters and at most 4 KiB.
+        /// QEMU's description, without control characters and at most 4 KiB.
         desc: String,
     },
     /// No reply in time. The command may still be carried out. A monitor's connection goes on
@@ -81,7 +81,7 @@ pub enum Error {
     Io {
         /// What was tried.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The guest refused to release a device (`DEVICE_UNPLUG_GUEST_ERROR`).
@@ -119,35 +119,11 @@ pub enum Error {
 
 impl Error {
     /// QEMU's class of the error if the peer refused the command.
+    #[must_use]
     pub fn refused_class(&self) -> Option<&qapi::ErrorClass> {
         match self {
             Self::Refused { class, .. } => Some(class),
             _ => None,
-        }
-    }
-
-    /// Whether a later connection attempt may well succeed: the socket is not there yet, is busy,
-    /// or its owner went away during the handshake.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Connect { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::WouldBlock
-                    | io::ErrorKind::Interrupted
-            ),
-            Self::ConnectTimeout { .. }
-            | Self::GreetingTimeout { .. }
-            | Self::GuestAgentSilent { .. } => true,
-            Self::Closed { reason, .. } => {
-                matches!(
-                    reason,
-                    ClosedReason::PeerClosed | ClosedReason::Broken { .. }
-                )
-            }
-            _ => false,
         }
     }
 }
@@ -162,7 +138,7 @@ pub enum ClosedReason {
     /// Reading or writing failed.
     #[error("the connection broke: {detail}")]
     Broken {
-        /// What the system said.
+        /// The system's error.
         detail: String,
     },
     /// The peer sent a line longer than [`Config::max_line`](crate::Config::max_line).
@@ -172,7 +148,7 @@ pub enum ClosedReason {
         limit: usize,
     },
     /// The peer sent a line that is no message of the protocol.
-    #[error("the peer sent no protocol message: {0}")]
+    #[error("the peer sent something that is no QMP message: {0}")]
     Garbage(#[from] ParseError),
     /// The first message was something else than a greeting, or a greeting came later.
     #[error("out of order: {found} instead of {expected}")]
@@ -182,22 +158,22 @@ pub enum ClosedReason {
         /// What was due.
         expected: &'static str,
     },
-    /// The peer answered a command that nobody sent, without an id, or a second time.
-    #[error("the peer sent a reply that nobody waits for (id {id})")]
+    /// A reply with an id that was never issued or was answered before, or without an id.
+    #[error("the peer sent an unsolicited reply (id {id})")]
     UnsolicitedReply {
-        /// The id in the peer's words, shortened; `none` if it had none.
+        /// The id as the peer sent it, shortened; `none` if it had none.
         id: String,
     },
-    /// The peer did not take a command's bytes within the command's time limit.
+    /// The peer did not read a command within the command's time limit.
     #[error("the peer does not read: {command} could not be sent")]
     WriteTimeout {
         /// The command.
         command: String,
     },
-    /// The peer owes too many replies.
-    #[error("the peer owes {unanswered} replies")]
+    /// More than [`MAX_UNANSWERED`](crate::MAX_UNANSWERED) abandoned commands have no reply.
+    #[error("the peer left {unanswered} commands unanswered")]
     Unresponsive {
-        /// How many commands were given up without an answer.
+        /// How many.
         unanswered: usize,
     },
     /// The last handle was dropped, or the runtime ended.

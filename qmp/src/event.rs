@@ -4,7 +4,6 @@
 //! that this client does not know is kept as text, so a newer QEMU's event is never lost.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use qapi::Event as _;
 use qapi::qmp;
@@ -14,37 +13,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::message::{RawEvent, printable};
-
-/// When the peer says that something happened, by the host's wall clock. QEMU sends -1 in both
-/// fields where it could not read the clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-pub struct Timestamp {
-    /// Seconds since 1970-01-01 UTC.
-    pub seconds: i64,
-    /// Microseconds in the second.
-    pub microseconds: i64,
-}
-
-impl Default for Timestamp {
-    /// QEMU's value for "unknown".
-    fn default() -> Self {
-        Self {
-            seconds: -1,
-            microseconds: -1,
-        }
-    }
-}
-
-impl Timestamp {
-    /// The time, unless unknown or malformed.
-    pub fn to_system_time(self) -> Option<SystemTime> {
-        let seconds = u64::try_from(self.seconds).ok()?;
-        let micros = u32::try_from(self.microseconds)
-            .ok()
-            .filter(|&m| m < 1_000_000)?;
-        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, micros * 1000))
-    }
-}
 
 /// An enumeration of QEMU's schema with room for names this client does not know.
 macro_rules! open_enum {
@@ -60,6 +28,7 @@ macro_rules! open_enum {
 
         impl $name {
             /// The name in QEMU's schema.
+            #[must_use]
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => $text,)+
@@ -198,7 +167,7 @@ pub enum Event {
     GuestPanicked {
         /// What QEMU does about it: `pause`, `poweroff` or `run`.
         action: String,
-        /// What the guest told, if anything.
+        /// What the guest reported, if anything.
         info: Option<Value>,
     },
     /// The guest's kernel crashed and handles it itself.
@@ -356,6 +325,7 @@ struct Job {
 
 impl Event {
     /// Reads an event's data. Never fails: what does not fit becomes [`Event::Other`].
+    #[must_use]
     pub fn from_raw(raw: &RawEvent) -> Self {
         Self::known(&raw.name, raw.data.as_deref()).unwrap_or_else(|| Self::Other {
             name: raw.name.clone(),
@@ -561,23 +531,5 @@ mod tests {
             line["timestamp"] = ts.clone();
             assert_eq!(event(line), want);
         }
-    }
-
-    #[test]
-    fn times() {
-        let at = |seconds, microseconds| {
-            Timestamp {
-                seconds,
-                microseconds,
-            }
-            .to_system_time()
-        };
-        assert_eq!(
-            at(1, 500_000),
-            Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500))
-        );
-        assert_eq!(at(-1, -1), None);
-        assert_eq!(at(1, 1_000_000), None);
-        assert!(at(i64::MAX, 999_999).is_some());
     }
 }

@@ -25,15 +25,15 @@
 //! Both peers are treated as hostile: QEMU may have been taken over by its guest, and the guest
 //! agent belongs to the guest.
 //!
-//! - A line longer than [`Config::max_line`], a line that is no QMP message, a reply to an id that
-//!   nobody waits for (unknown, missing, answered before) and an event of more than
-//!   [`message::MAX_EVENT`] bytes end the connection. [`Qmp::closed`] tells every holder of a
-//!   handle why ([`ClosedReason`]), and commands in flight end with [`Error::Closed`].
+//! - A line longer than [`Config::max_line`], a line that is no QMP message, an unsolicited reply
+//!   (its id unknown, missing, or answered before) and an event of more than [`MAX_EVENT`] bytes
+//!   end the connection. [`Qmp::closed`] tells every holder of a handle why ([`ClosedReason`]),
+//!   and commands in flight end with [`Error::Closed`].
 //! - A reply of the wrong type ends only its own command ([`Error::UnexpectedReply`]).
 //! - A peer that stays silent ends each command at its time limit ([`Error::Timeout`]); the handle
 //!   goes on working, and the late reply is thrown away. A peer that does not even read ends the
-//!   connection ([`ClosedReason::WriteTimeout`]), and so does one that owes more than
-//!   [`MAX_UNANSWERED`] replies.
+//!   connection ([`ClosedReason::WriteTimeout`]), and so does one that leaves more than
+//!   [`MAX_UNANSWERED`] commands unanswered.
 //! - Events wait in a ring of bounded size. A reader that lags loses the oldest ones, is told how
 //!   many ([`Event::Lagged`]), and never delays commands or other events.
 //! - Memory for one connection is bounded by about three times the longest line plus what the
@@ -50,7 +50,6 @@
 //! cancelled command as an error, serialise commands when QEMU offers no out-of-band execution,
 //! and can neither pass file descriptors nor resynchronise with a guest agent.
 
-mod backoff;
 mod client;
 mod commands;
 mod config;
@@ -60,16 +59,34 @@ mod error;
 mod event;
 mod fdpass;
 mod line;
-pub mod message;
-pub mod qga;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "see `testing`")
+)]
+mod message;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "see `testing`")
+)]
+mod qga;
 mod ring;
+mod timestamp;
 
-pub use backoff::Backoff;
+/// The parsers of what a peer sends, for the fuzz targets. No part of the interface.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::message::{Message, parse};
+    pub use crate::qga::wire::{self, SyncScanner};
+}
+
 pub use client::{Qmp, Version};
 pub use config::Config;
 pub use connection::MAX_UNANSWERED;
 pub use error::{ClosedReason, Error};
-pub use event::{Event, ResetReason, RunState, ShutdownReason, Timestamp};
+pub use event::{Event, ResetReason, RunState, ShutdownReason};
+pub use message::{MAX_EVENT, ParseError, RawEvent};
 pub use qapi;
-pub use qga::Qga;
+pub use qga::{ExecResult, Qga, ShutdownMode};
 pub use ring::{Events, MAX_QUEUED_BYTES, MAX_QUEUED_EVENTS};
+pub use timestamp::Timestamp;

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::event::Timestamp;
+use crate::timestamp::Timestamp;
 
 /// The longest event accepted, in bytes. QEMU's own are below 1 KiB.
 pub const MAX_EVENT: usize = 32 << 10;
@@ -59,6 +59,7 @@ pub enum Message {
 
 impl Message {
     /// The kind of message, for error texts.
+    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Greeting(_) => "a greeting",
@@ -68,37 +69,32 @@ impl Message {
     }
 }
 
-/// What the monitor says about itself.
+/// The monitor's greeting.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Greeting {
     /// QEMU's version.
-    pub version: qapi_version::Info,
+    pub version: VersionInfo,
 }
 
 /// The version as the greeting carries it.
-pub mod qapi_version {
-    use serde::Deserialize;
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VersionInfo {
+    /// The numbers.
+    pub qemu: VersionTriple,
+    /// The distributor's name of the build, may be empty.
+    #[serde(default)]
+    pub package: String,
+}
 
-    /// Numbers and the distributor's name of the build.
-    #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-    pub struct Info {
-        /// The numbers.
-        pub qemu: Triple,
-        /// The distributor's name of the build, may be empty.
-        #[serde(default)]
-        pub package: String,
-    }
-
-    /// `major.minor.micro`
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-    pub struct Triple {
-        /// First number.
-        pub major: u32,
-        /// Second number.
-        pub minor: u32,
-        /// Third number; 50 and up are development versions.
-        pub micro: u32,
-    }
+/// `major.minor.micro`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct VersionTriple {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+    /// Third number; 50 and up are development versions.
+    pub micro: u32,
 }
 
 /// An event whose data has not been looked at.

@@ -1,4 +1,4 @@
-//! Events waiting to be read: a ring of bounded size that never makes its writer wait.
+//! The queue of events: a ring of bounded size whose writer never waits.
 //!
 //! Invariants: at most [`MAX_QUEUED_EVENTS`] events and [`MAX_QUEUED_BYTES`] bytes wait; what does
 //! not fit pushes out the oldest. Events wait as text and are read into types one at a time.
@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::event::{Event, Timestamp};
+use crate::event::Event;
 use crate::message::RawEvent;
+use crate::timestamp::Timestamp;
 
 /// How many events wait at most.
 pub const MAX_QUEUED_EVENTS: usize = 1024;
@@ -27,8 +28,8 @@ struct State {
     missed: u64,
     /// No more events will come.
     ended: bool,
-    /// Nobody reads.
-    unread: bool,
+    /// The reader was dropped.
+    abandoned: bool,
 }
 
 /// The writer's end.
@@ -50,7 +51,7 @@ impl Ring {
     /// Adds an event.
     pub(crate) fn push(&self, event: RawEvent) {
         let mut state = self.state();
-        if state.unread {
+        if state.abandoned {
             return;
         }
         state.bytes += cost(&event);
@@ -121,7 +122,7 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         let mut state = self.ring.state();
-        state.unread = true;
+        state.abandoned = true;
         state.queue = VecDeque::new();
         state.bytes = 0;
     }
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_kept_for_nobody() {
+    async fn nothing_is_kept_without_a_reader() {
         let ring = Arc::new(Ring::default());
         drop(Events::new(ring.clone()));
         ring.push(event(1, 1));

@@ -12,8 +12,9 @@ mod peer;
 use std::time::{Duration, Instant};
 
 use peer::{GREETING, Peer, alone, befriend, hasty, meet};
-use qmp::message::MAX_EVENT;
-use qmp::{ClosedReason, Error, Event, MAX_QUEUED_EVENTS, MAX_UNANSWERED, Qmp, RunState};
+use qmp::{
+    ClosedReason, Error, Event, MAX_EVENT, MAX_QUEUED_EVENTS, MAX_UNANSWERED, Qmp, RunState,
+};
 use serde_json::{Value, json};
 
 const RUNNING: &str = r#"{"status":"running","running":true}"#;

@@ -64,7 +64,7 @@ async fn honest(qga: &Qga) {
 }
 
 #[test]
-fn nobody_answers() {
+fn no_agent_answers() {
     alone(async {
         agent(
             async |peer: &mut Peer| while peer.line().await.is_some() {},

@@ -7,17 +7,16 @@
     reason = "helpers of tests fail the test"
 )]
 
-use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use qmp::{
-    Backoff, ClosedReason, Config, Error, Event, Events, Qmp, ResetReason, RunState, ShutdownReason,
-};
+use qmp::qapi::qmp::query_block;
+use qmp::{ClosedReason, Config, Error, Event, Events, Qmp, ResetReason, RunState, ShutdownReason};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -30,46 +29,18 @@ struct Machine {
 }
 
 impl Machine {
-    fn command(machine: &str) -> Command {
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args([
-                "-accel",
-                "tcg",
-                "-machine",
-                machine,
-                "-nodefaults",
-                "-display",
-                "none",
-                "-S",
-            ])
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// Its monitor listens at a path.
+    /// Its monitor's socket listens before it starts, as the agent does it: no client comes early.
     fn start(machine: &str, args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = format!(
-            "unix:{},server=on,wait=off",
-            dir.path().join("qmp").display()
-        );
-        let qemu = Self::command(machine)
-            .args(args)
-            .args(["-qmp", &socket])
-            .spawn()
-            .unwrap();
-        Self { qemu, dir }
-    }
-
-    /// Its monitor listens on a descriptor that it inherits.
-    fn start_on_fd() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("qmp")).unwrap();
         rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::empty()).unwrap();
         let chardev = format!("socket,id=m,fd={},server=on,wait=off", listener.as_raw_fd());
-        let qemu = Self::command("q35")
+        let qemu = Command::new("qemu-system-x86_64")
+            .args(["-accel", "tcg", "-machine", machine])
+            .args(["-nodefaults", "-display", "none", "-S"])
             .args(["-chardev", &chardev, "-mon", "chardev=m,mode=control"])
+            .args(args)
+            .stdin(Stdio::null())
             .spawn()
             .unwrap();
         Self { qemu, dir }
@@ -80,7 +51,7 @@ impl Machine {
     }
 
     async fn connect(&self) -> (Qmp, Events) {
-        Qmp::connect_retrying(&self.socket(), &Config::default(), &Backoff::default())
+        Qmp::connect(&self.socket(), &Config::default())
             .await
             .unwrap()
     }
@@ -146,65 +117,64 @@ async fn size_of(qmp: &Qmp, node: &str) -> i64 {
 
 #[tokio::test]
 async fn a_life_seen_through_the_monitor() {
-    for machine in [Machine::start("q35", &[]), Machine::start_on_fd()] {
-        let (qmp, mut events) = machine.connect().await;
-        assert!(qmp.version().at_least(7, 2), "{}", qmp.version());
-        assert_eq!(qmp.status().await.unwrap(), RunState::Prelaunch);
+    let machine = Machine::start("q35", &[]);
+    let (qmp, mut events) = machine.connect().await;
+    assert!(qmp.version().at_least(7, 2), "{}", qmp.version());
+    assert_eq!(qmp.status().await.unwrap(), RunState::Prelaunch);
 
-        qmp.cont().await.unwrap();
-        assert_eq!(qmp.status().await.unwrap(), RunState::Running);
-        let (at, event) = timeout(PATIENCE, events.next_with_time())
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(event, Event::Resume);
-        let age = at.to_system_time().unwrap().elapsed().unwrap();
-        assert!(age < PATIENCE, "{age:?}");
+    qmp.cont().await.unwrap();
+    assert_eq!(qmp.status().await.unwrap(), RunState::Running);
+    let (at, event) = timeout(PATIENCE, events.next_with_time())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(event, Event::Resume);
+    let age = at.to_system_time().unwrap().elapsed().unwrap();
+    assert!(age < PATIENCE, "{age:?}");
 
-        qmp.stop().await.unwrap();
-        assert_eq!(find(&mut events, |_| true).await, Event::Stop);
-        assert_eq!(qmp.status().await.unwrap(), RunState::Paused);
+    qmp.stop().await.unwrap();
+    assert_eq!(find(&mut events, |_| true).await, Event::Stop);
+    assert_eq!(qmp.status().await.unwrap(), RunState::Paused);
 
-        qmp.system_reset().await.unwrap();
-        let reset = find(&mut events, |e| matches!(e, Event::Reset { .. })).await;
-        assert_eq!(
-            reset,
-            Event::Reset {
-                guest: false,
-                reason: ResetReason::HostReset
+    qmp.system_reset().await.unwrap();
+    let reset = find(&mut events, |e| matches!(e, Event::Reset { .. })).await;
+    assert_eq!(
+        reset,
+        Event::Reset {
+            guest: false,
+            reason: ResetReason::HostReset
+        }
+    );
+
+    qmp.power_down().await.unwrap();
+    find(&mut events, |e| *e == Event::PowerDown).await;
+
+    let clone = qmp.clone();
+    let watcher = tokio::spawn(async move { clone.closed().await });
+    qmp.quit().await.unwrap();
+    let shutdown = find(&mut events, |e| matches!(e, Event::Shutdown { .. })).await;
+    let reason = ShutdownReason::HostQuit;
+    assert_eq!(
+        shutdown,
+        Event::Shutdown {
+            guest: false,
+            reason
+        }
+    );
+    assert_eq!(timeout(PATIENCE, events.next()).await.unwrap(), None);
+    assert_eq!(watcher.await.unwrap(), ClosedReason::PeerClosed);
+    let error = qmp.status().await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Closed {
+                reason: ClosedReason::PeerClosed,
+                ..
             }
-        );
-
-        qmp.power_down().await.unwrap();
-        find(&mut events, |e| *e == Event::PowerDown).await;
-
-        let clone = qmp.clone();
-        let watcher = tokio::spawn(async move { clone.closed().await });
-        qmp.quit().await.unwrap();
-        let shutdown = find(&mut events, |e| matches!(e, Event::Shutdown { .. })).await;
-        let reason = ShutdownReason::HostQuit;
-        assert_eq!(
-            shutdown,
-            Event::Shutdown {
-                guest: false,
-                reason
-            }
-        );
-        assert_eq!(timeout(PATIENCE, events.next()).await.unwrap(), None);
-        assert_eq!(watcher.await.unwrap(), ClosedReason::PeerClosed);
-        let error = qmp.status().await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Closed {
-                    reason: ClosedReason::PeerClosed,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-        assert!(qmp.quit().await.is_err());
-    }
+        ),
+        "{error}"
+    );
+    assert!(qmp.quit().await.is_err());
 }
 
 #[tokio::test]
@@ -219,7 +189,7 @@ async fn a_disk_comes_by_descriptor_grows_and_goes() {
 
     let device = json!({"driver": "scsi-hd", "id": "d7", "drive": node, "bus": "scsi.0"});
     qmp.device_add(device.clone()).await.unwrap();
-    let blocks = qmp.query_block().await.unwrap();
+    let blocks = qmp.execute(query_block {}).await.unwrap();
     assert!(blocks.iter().any(|b| {
         b.inserted
             .as_ref()
@@ -291,16 +261,6 @@ async fn every_descriptor_reaches_its_own_set() {
 }
 
 #[tokio::test]
-async fn descriptors_by_name() {
-    let machine = Machine::start("q35", &[]);
-    let (qmp, _events) = machine.connect().await;
-    let file = machine.file("f", 1);
-    qmp.get_fd(file.as_fd(), "tap0").await.unwrap();
-    qmp.close_fd("tap0").await.unwrap();
-    assert!(qmp.close_fd("tap0").await.is_err());
-}
-
-#[tokio::test]
 async fn a_guest_that_does_not_release_a_device() {
     let machine = Machine::start("q35", &["-device", "pcie-root-port,id=rp1,slot=1"]);
     let (qmp, _events) = machine.connect().await;
@@ -333,7 +293,6 @@ async fn one_client_at_a_time() {
     };
     let error = Qmp::connect(&machine.socket(), &hasty).await.unwrap_err();
     assert!(matches!(error, Error::GreetingTimeout { .. }), "{error}");
-    assert!(error.is_transient());
     assert_eq!(first.status().await.unwrap(), RunState::Prelaunch);
 
     // The second gets its turn as soon as the first is gone.
@@ -391,25 +350,6 @@ async fn many_commands_at_once() {
 }
 
 #[tokio::test]
-async fn what_this_qemu_can_do() {
-    let machine = Machine::start("none", &[]);
-    let (qmp, _events) = machine.connect().await;
-    assert!(qmp.has_command("blockdev-add").await.unwrap());
-    assert!(!qmp.has_command("blockdev-frobnicate").await.unwrap());
-    assert!(qmp.has_object_type("memory-backend-memfd").await.unwrap());
-    assert!(!qmp.has_object_type("no-such-object").await.unwrap());
-    if qmp.version().at_least(9, 1) {
-        assert!(qmp.has_object_type("sev-snp-guest").await.unwrap());
-    }
-    let all: HashSet<String> = qmp.object_types(None).await.unwrap().into_iter().collect();
-    assert!(all.contains("sev-guest"));
-    qmp.object_add(json!({"qom-type": "rng-builtin", "id": "r"}))
-        .await
-        .unwrap();
-    qmp.object_del("r").await.unwrap();
-}
-
-#[tokio::test]
 async fn a_qemu_that_dies() {
     let mut machine = Machine::start("q35", &[]);
     let (qmp, mut events) = machine.connect().await;
@@ -447,32 +387,27 @@ async fn a_qemu_that_dies() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_socket() {
+async fn no_listener_at_the_socket() {
     let config = Config::default();
     let missing = Qmp::connect(Path::new("/nonexistent/qmp"), &config)
         .await
         .unwrap_err();
     assert!(
-        matches!(missing, Error::Connect { .. }) && missing.is_transient(),
+        matches!(&missing, Error::Connect { source, .. } if source.kind() == ErrorKind::NotFound),
         "{missing}"
     );
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("qmp");
     drop(UnixListener::bind(&path).unwrap());
-    let backoff = Backoff {
-        give_up_after: Duration::from_millis(400),
-        ..Backoff::default()
-    };
-    let start = Instant::now();
-    let dead = Qmp::connect_retrying(&path, &config, &backoff)
-        .await
-        .unwrap_err();
-    assert!(matches!(dead, Error::Connect { .. }), "{dead}");
-    assert!(start.elapsed() >= Duration::from_millis(100));
-    assert!(start.elapsed() < PATIENCE);
+    let dead = Qmp::connect(&path, &config).await.unwrap_err();
+    assert!(
+        matches!(&dead, Error::Connect { source, .. }
+            if source.kind() == ErrorKind::ConnectionRefused),
+        "{dead}"
+    );
 
     let far = Path::new("/").join("x".repeat(200));
     let error = Qmp::connect(&far, &config).await.unwrap_err();
-    assert!(!error.is_transient(), "{error}");
+    assert!(matches!(error, Error::Connect { .. }), "{error}");
 }

@@ -30,6 +30,7 @@ pub struct ExecResult {
 
 impl ExecResult {
     /// Whether the program ended with exit code 0.
+    #[must_use]
     pub fn success(&self) -> bool {
         self.status == Some(0)
     }

@@ -75,6 +75,7 @@ struct Wire<'a, A> {
 
 impl Qga {
     /// A handle that connects when the first command is given.
+    #[must_use]
     pub fn new(path: &Path, config: &Config) -> Self {
         let inner = Inner {
             path: path.to_owned(),
@@ -90,7 +91,7 @@ impl Qga {
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::ConnectTimeout`] if QEMU's end of the channel cannot be
-    /// reached; [`Error::GuestAgentSilent`] if nobody in the guest answers within
+    /// reached; [`Error::GuestAgentSilent`] if no agent in the guest answers within
     /// [`Config::greeting_timeout`]; [`Error::Closed`].
     pub async fn connect(path: &Path, config: &Config) -> Result<Self, Error> {
         let qga = Self::new(path, config);

@@ -27,12 +27,14 @@ pub struct SyncScanner {
 
 impl SyncScanner {
     /// A scanner for the reply to the request with `id`.
+    #[must_use]
     pub fn new(id: i64) -> Self {
         Self { id, line: None }
     }
 
     /// The request: a sentinel, so that the agent forgets half a command of an earlier client, and
     /// the command.
+    #[must_use]
     pub fn request(&self) -> Vec<u8> {
         let command = format!(
             "{{\"execute\":\"guest-sync-delimited\",\"arguments\":{{\"id\":{}}}}}\n",

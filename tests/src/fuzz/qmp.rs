@@ -2,11 +2,8 @@
 
 use std::{io::Write, net::Shutdown, os::unix::net::UnixStream, time::Duration};
 
-use qmp::{
-    Config, Event, Qmp,
-    message::{MAX_EVENT, Message, parse},
-    qga::wire::{self, SyncScanner},
-};
+use qmp::testing::{Message, SyncScanner, parse, wire};
+use qmp::{Config, Event, MAX_EVENT, Qmp};
 
 /// Longest refusal that is kept: the limit, and the mark that it was cut.
 const MAX_DESC: usize = (4 << 10) + 8;
