@@ -3,7 +3,22 @@
 //! Every record counts, running or not, so that what is stopped can be started
 //! again; a record counts once, in the transaction that writes it.
 
-use crate::{config::Limits, db::Totals};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Limits;
+
+/// What all instances and volumes together have been promised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Totals {
+    /// Instances.
+    pub instances: u64,
+    /// Virtual CPUs.
+    pub vcpus: u64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Root disks and volumes, MiB.
+    pub disk_mib: u64,
+}
 
 /// What the node gives away altogether.
 pub type Capacity = Totals;

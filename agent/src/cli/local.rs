@@ -70,7 +70,7 @@ pub(super) fn run(out: Out, global: &Global, command: Command) -> Result<Outcome
         Command::Config(ConfigCommand::Check(settings)) => {
             let config = load(global, &settings.set)?;
             if config.network.prefix.is_none() {
-                let missing = crate::serve::ServeError::NoPrefix.to_string();
+                let missing = crate::node::NodeError::NoPrefix.to_string();
                 return Err(Failure::new(Status::Usage, missing));
             }
             crate::images::Catalogue::new(&config.images)

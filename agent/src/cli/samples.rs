@@ -1,7 +1,8 @@
 //! Views as the agent sends them, for tests.
 
 use crate::{
-    db::{EventRow, Totals, VolumeState},
+    capacity::Totals,
+    db::{EventRow, VolumeState},
     life::Desired,
     ops::{AttachedVolume, ImageView, InstanceView, NodeStatus, VolumeView},
     spec::Firmware,

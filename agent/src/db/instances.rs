@@ -6,10 +6,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Db, DbError, EventRow, Totals, VolumeState, events, json, now, stored, totals::totals, volumes,
+    Db, DbError, EventRow, VolumeState, events, json, now, stored, totals::totals, volumes,
 };
 use crate::{
-    capacity::{self, Capacity},
+    capacity::{self, Capacity, Totals},
     ids::{InstanceId, Name},
     life::{Desired, Phase, Settled, Wish},
     spec::{Checked, InstanceSpec},

@@ -20,7 +20,6 @@ use tokio::sync::oneshot;
 pub use events::EventRow;
 pub use images::ImageRow;
 pub use instances::{InstanceRow, NewInstance, ProcessRow};
-pub use totals::Totals;
 pub use volumes::{VolumeRow, VolumeState};
 
 /// What can go wrong with the database.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
-    capacity::Capacity,
+    capacity::{Capacity, Totals},
     ids::InstanceId,
     life::{Desired, Phase, PrepareStep, Settled, StopReason, Wish},
     spec::CreateRequest,

@@ -1,22 +1,9 @@
 //! What has been promised altogether.
 
 use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
 
 use super::{Db, DbError};
-
-/// What all instances and volumes together have been promised.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Totals {
-    /// Instances.
-    pub instances: u64,
-    /// Virtual CPUs.
-    pub vcpus: u64,
-    /// Memory, MiB.
-    pub memory_mib: u64,
-    /// Root disks and volumes, MiB.
-    pub disk_mib: u64,
-}
+use crate::capacity::Totals;
 
 pub(super) fn totals(c: &Connection) -> Result<Totals, DbError> {
     let sql = "SELECT count(*), coalesce(sum(spec ->> 'vcpus'), 0), \

@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Db, DbError, Totals, now, totals::totals};
+use super::{Db, DbError, now, totals::totals};
 use crate::{
-    capacity::{self, Capacity},
+    capacity::{self, Capacity, Totals},
     ids::{InstanceId, Name},
     spec::WantedVolume,
 };

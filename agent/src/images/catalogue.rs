@@ -123,8 +123,6 @@ pub enum CatalogueError {
 #[derive(Debug)]
 pub struct Catalogue {
     entries: BTreeMap<ImageName, Entry>,
-    /// One import of a file at a time: ten instances of one image are one import.
-    pub(super) imports: tokio::sync::Mutex<()>,
 }
 
 impl Catalogue {
@@ -144,10 +142,7 @@ impl Catalogue {
             let entry = entry(image)?;
             entries.insert(entry.name.clone(), entry);
         }
-        Ok(Self {
-            entries,
-            imports: tokio::sync::Mutex::new(()),
-        })
+        Ok(Self { entries })
     }
 
     /// What a name means.

@@ -1,5 +1,5 @@
 //! Images by name: what names mean ([`Catalogue`]), and how an image comes into
-//! the store ([`ensure`], [`pull`], [`import`]).
+//! the store ([`Images`]).
 //!
 //! The store knows contents by their digests; names are in the database. A name
 //! is looked up once, when an instance is created: what is published under it
@@ -12,7 +12,7 @@ mod fetch;
 use std::{io, path::PathBuf};
 
 pub use catalogue::{Catalogue, CatalogueError, Entry, Origin, Sum};
-pub use fetch::{ensure, import, is_known, pull, stored};
+pub use fetch::{Images, OpenError};
 
 use crate::{db::DbError, spec::ImageName};
 

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fs::OpenOptions, os::fd::AsFd, path::PathBuf, t
 use disk::ByteSize;
 use serde_json::{Value, json};
 
-use super::TaskError;
 use crate::{
     fault,
-    node::blocking,
+    fs::blocking,
     qemu::plan::{HOTPLUG_FDSET, MAX_VOLUMES, volume_device, volume_nodes},
+    tasks::TaskError,
 };
 
 /// What QEMU has of one volume.

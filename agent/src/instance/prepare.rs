@@ -12,10 +12,12 @@ use disk::{
 use super::task::{Task, failure};
 use crate::{
     db::{DbError, InstanceRow, VolumeRow, VolumeState},
-    images,
+    fs::{blocking, write_atomically},
     life::{Failure, FailureCode, PrepareStep},
-    node::{InstanceFile, Node, blocking, write_atomically},
+    node::Node,
+    paths::InstanceFile,
     spec::Firmware,
+    tasks::TaskError,
 };
 
 /// A step's outcome; the outer error is the database's, and nothing is decided then.
@@ -42,12 +44,12 @@ impl Task {
                 s.progress = Some((p.done.bytes(), p.total.map(ByteSize::bytes)));
             });
         };
-        let image = images::ensure(&node, &row.spec.image, progress);
+        let image = node.images.ensure(&row.spec.image, progress);
         tokio::pin!(image);
         let result = loop {
             tokio::select! {
                 result = &mut image => break result.map_err(|e| failure(FailureCode::Image, e)),
-                () = self.poke.notified() => {
+                () = self.wake.notified() => {
                     if self.is_unwanted().await {
                         break Err(failure(FailureCode::Image, "not wanted any more"));
                     }
@@ -85,7 +87,7 @@ impl Task {
             {
                 write_atomically(&vars, &std::fs::read(template)?, 0o600)?;
             }
-            Ok::<_, super::TaskError>(())
+            Ok::<_, TaskError>(())
         };
         Ok(blocking(work)
             .await
@@ -142,12 +144,8 @@ impl Task {
             .as_deref()
             .ok_or_else(|| fail("no base image is recorded".into()))?;
         let digest = Sha256::from_hex(hex).map_err(|e| fail(e.to_string()))?;
-        let store = self.node.store.clone();
-        let get = move || {
-            store
-                .get(&Digest::from(digest))
-                .map_err(super::TaskError::from)
-        };
+        let store = self.node.images.store.clone();
+        let get = move || store.get(&Digest::from(digest)).map_err(TaskError::from);
         match blocking(get).await {
             Ok(Some(image)) => Ok(base_of(image)),
             Ok(None) => Err(fail(format!(
@@ -179,7 +177,7 @@ pub(crate) async fn create_volume(node: &Node, volume: &VolumeRow) -> Step<()> {
         } else {
             disk::create_volume(&path, size, Format::Qcow2)?;
         }
-        Ok::<_, super::TaskError>(())
+        Ok::<_, TaskError>(())
     };
     match blocking(work).await {
         Ok(()) => {
@@ -228,7 +226,7 @@ fn seed_of(
     user_data: Option<&str>,
 ) -> Result<SeedSpec, Failure> {
     let fail = |e: &dyn std::fmt::Display| failure(FailureCode::Seed, e);
-    let guest = node.guest(row);
+    let guest = node.net.guest(row);
     let spec = &row.spec;
     let mut mounted = Vec::new();
     for volume in volumes {

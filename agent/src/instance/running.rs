@@ -9,15 +9,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    Command, TaskError, console_log, probe,
+    console_log, probe,
     start::age,
     task::{GOOD_RUN, Task, failure},
 };
 use crate::{
     db::{DbError, InstanceRow},
+    fs::blocking,
     life::{FailureCode, Transition},
-    node::{InstanceFile, blocking},
-    qemu::{plan::socket, process::Process},
+    paths::InstanceFile,
+    qemu::plan::socket,
+    tasks::Command,
 };
 
 /// Logs are measured, and a full disk is tried again, this often.
@@ -31,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// What woke the task up.
 enum Woken {
     Exited,
-    Poke,
+    Wake,
     Command(Option<Command>),
     Event(Option<Event>),
     Tick,
@@ -84,14 +86,14 @@ impl Task {
             let woken = tokio::select! {
                 biased;
                 () = vm.process.exited() => Woken::Exited,
-                () = self.poke.notified() => Woken::Poke,
+                () = self.wake.notified() => Woken::Wake,
                 command = self.inbox.recv() => Woken::Command(command),
                 () = sleep_until(ran_well), if self.restarts > 0 => Woken::RanWell,
                 _ = tick.tick() => Woken::Tick,
                 event = events.next() => Woken::Event(event),
             };
             match woken {
-                Woken::Poke => return Ok(None),
+                Woken::Wake => return Ok(None),
                 Woken::Command(command) => {
                     self.serve(command, row).await;
                     return Ok(None);
@@ -142,7 +144,7 @@ impl Task {
         let outcome = tokio::select! {
             outcome = qmp::Qmp::connect(&path, &config) => outcome,
             () = vm.process.exited() => return Ok(Some(self.died().await)),
-            () = self.poke.notified() => return Ok(None),
+            () = self.wake.notified() => return Ok(None),
             command = self.inbox.recv() => {
                 self.serve(command, row).await;
                 return Ok(None);
@@ -159,7 +161,7 @@ impl Task {
                 self.bound_logs().await;
                 tokio::select! {
                     () = tokio::time::sleep(KNOCK) => {}
-                    () = self.poke.notified() => {}
+                    () = self.wake.notified() => {}
                     command = self.inbox.recv() => self.serve(command, row).await,
                 }
                 return Ok(None);
@@ -354,7 +356,7 @@ impl Task {
         if self.probe.as_ref().is_some_and(|p| !p.is_finished()) {
             return;
         }
-        let address = self.node.guest(row).network.guest();
+        let address = self.node.net.guest(row).network.guest();
         let (status, events, id) = (
             self.status.clone(),
             self.node.events.clone(),
@@ -384,14 +386,19 @@ impl Task {
     /// holds is attached to a new interface of the same name.
     pub(super) async fn repair_tap(&mut self, row: &InstanceRow) {
         let Some(vm) = &self.vm else { return };
-        let guest = self.node.guest(row);
+        let guest = self.node.net.guest(row);
         if net::HostNet::tap_exists(&guest.tap) {
             return;
         }
         let Some(number) = row.process.as_ref().map(|p| p.tap_fd) else {
             return;
         };
-        match self.reattach(&vm.process, number, &guest).await {
+        match self
+            .node
+            .net
+            .reattach(row, vm.process.pidfd(), number)
+            .await
+        {
             Ok(()) => {
                 info!("the tap is back");
                 self.node
@@ -404,21 +411,5 @@ impl Task {
                 self.status.send_modify(|s| s.warning = warning);
             }
         }
-    }
-
-    async fn reattach(
-        &self,
-        process: &Process,
-        number: i32,
-        guest: &net::GuestSpec,
-    ) -> Result<(), TaskError> {
-        let _gate = self.node.net_gate.read().await;
-        let tap = rustix::process::pidfd_getfd(
-            process.pidfd(),
-            number,
-            rustix::process::PidfdGetfdFlags::empty(),
-        )
-        .map_err(std::io::Error::from)?;
-        Ok(self.node.net.reattach_guest(guest, tap).await?)
     }
 }

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use tracing::info;
 
 use super::{
+    launch::launch,
     prepare::{Step, make_private_dir, volume_size},
     task::{Task, Vm, failure},
 };
@@ -17,14 +18,17 @@ use crate::{
     cgroup::{Applied, CgroupPlan},
     db::{DbError, InstanceRow, ProcessRow, VolumeRow, now},
     fault,
+    fs::blocking,
+    guest_net::GuestNetError,
     host::qemu::MINIMUM,
     life::{Desired, FailureCode, Transition},
-    node::{InstanceFile, blocking},
+    paths::InstanceFile,
     qemu::{
-        launch::{self, Held, LaunchError},
+        launch::{Held, LaunchError, launch as start},
         plan::{self, DiskFormat, socket},
         process::{Process, boot_id},
     },
+    tasks::TaskError,
 };
 
 /// QEMU's monitor must answer this long after its start. With hundreds of starts
@@ -83,21 +87,15 @@ impl Task {
             disk::Format::Qcow2 => DiskFormat::Qcow2,
             disk::Format::Raw => DiskFormat::Raw,
         };
-        let launch = self
-            .node
-            .launch(row, (base.path, format), &volumes, limits.procs);
+        let base = (base.path, format);
+        let launch = launch(&self.node, row, base, &volumes, limits.procs);
         let plan = plan::plan(&launch);
         let tap_fd = plan.tap_fd;
         // Last of all: from here on there is something of the guest in the kernel.
-        let tap = {
-            // The ports as they are now: a change meanwhile finds the guest there.
-            let _ports = self.node.ports_gate.lock().await;
-            let _gate = self.node.net_gate.read().await;
-            let row = self.node.db.instance(&self.id).await?;
-            match self.node.net.add_guest(&self.node.guest(&row)).await {
-                Ok(tap) => tap,
-                Err(e) => return fail(FailureCode::Network, &e),
-            }
+        let tap = match self.node.net.admit(&self.id).await {
+            Ok(tap) => tap,
+            Err(GuestNetError::Db(e)) => return Err(e),
+            Err(e) => return fail(FailureCode::Network, &e),
         };
         let run = self.node.paths.run(&self.id);
         let log = self
@@ -107,7 +105,7 @@ impl Task {
         let work = move || {
             make_private_dir(&run).map_err(|source| LaunchError::Open { path: run, source })?;
             let log_from = std::fs::metadata(&log).map_or(0, |m| m.len());
-            Ok((launch::launch(&plan, tap, &log)?, log_from))
+            Ok((start(&plan, tap, &log)?, log_from))
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok((held, log_from))) => Ok(Ok((held, tap_fd, log_from))),
@@ -117,7 +115,7 @@ impl Task {
     }
 
     /// Makes the instance's cgroup; what the host cannot limit is a warning.
-    pub(super) async fn limits(&self, row: &InstanceRow) -> Result<Applied, super::TaskError> {
+    pub(super) async fn limits(&self, row: &InstanceRow) -> Result<Applied, TaskError> {
         let plan = CgroupPlan::new(row.spec.vcpus, row.spec.memory.0.into(), self.node.accel);
         let (cgroups, name) = (self.node.cgroups.clone(), self.id.to_string());
         let prepare = move || {
@@ -125,7 +123,7 @@ impl Task {
                 .prepare(&name, &plan)
                 .map_err(|e| std::io::Error::other(e).into())
         };
-        let applied = blocking::<_, super::TaskError, _>(prepare).await?;
+        let applied = blocking::<_, TaskError, _>(prepare).await?;
         let missing: Vec<_> = applied.missing.iter().map(|m| m.file.as_str()).collect();
         let warning = (!missing.is_empty()).then(|| format!("not limited: {}", missing.join(", ")));
         if let Some(first) = applied.missing.first() {
@@ -136,7 +134,7 @@ impl Task {
     }
 
     /// Gives volumes that were grown while nobody had them open their size.
-    async fn grow_offline(&self, volumes: &[VolumeRow]) -> Result<(), super::TaskError> {
+    async fn grow_offline(&self, volumes: &[VolumeRow]) -> Result<(), TaskError> {
         let wanted: Vec<_> = volumes
             .iter()
             .map(|v| (self.node.paths.volume(&v.id), volume_size(v)))
@@ -172,7 +170,7 @@ impl Task {
     pub(super) async fn planned_tap_fd(&self, row: &InstanceRow) -> Result<i32, DbError> {
         let volumes = self.node.db.volumes_of(&self.id).await?;
         let base = (PathBuf::new(), DiskFormat::Qcow2);
-        Ok(plan::plan(&self.node.launch(row, base, &volumes, None)).tap_fd)
+        Ok(plan::plan(&launch(&self.node, row, base, &volumes, None)).tap_fd)
     }
 
     /// Connects to the monitor of a QEMU that was just launched or found.
@@ -196,7 +194,7 @@ impl Task {
                     return Ok(Transition::Died { failure });
                 }
                 // A stop need not wait for a QEMU that hangs.
-                () = self.poke.notified() => {
+                () = self.wake.notified() => {
                     let wish = self.node.db.instance(&self.id).await?.wish;
                     if wish.desired != Desired::Running {
                         return Ok(Transition::Stop { force: wish.force });

@@ -7,13 +7,15 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::{TaskError, task::Task};
+use super::task::Task;
 use crate::{
     cgroup::Removal,
     db::{DbError, InstanceRow},
+    fs::{blocking, remove_known},
     life::Transition,
-    node::{InstanceFile, blocking},
+    paths::InstanceFile,
     qemu::plan::socket,
+    tasks::TaskError,
 };
 
 /// A guest that is still booting, or has no ear for the button yet, gets it again.
@@ -77,7 +79,7 @@ impl Task {
                     None => vm.monitor = None,
                 },
                 // In a hurry after all?
-                () = self.poke.notified() => {
+                () = self.wake.notified() => {
                     if self.node.db.instance(&self.id).await?.wish.force {
                         return Ok(Transition::Escalate);
                     }
@@ -165,17 +167,14 @@ impl Task {
     }
 
     async fn try_clean_up(&self, row: &InstanceRow) -> Result<(), TaskError> {
-        {
-            let _gate = self.node.net_gate.read().await;
-            self.node.net.remove_guest(&self.node.guest(row)).await?;
-        }
+        self.node.net.release(row).await?;
         let (run, cgroups, name) = (
             self.node.paths.run(&self.id),
             self.node.cgroups.clone(),
             self.id.to_string(),
         );
         blocking(move || {
-            crate::node::remove_known(&run, &socket::ALL)?;
+            remove_known(&run, &socket::ALL)?;
             match cgroups.remove(&name).map_err(std::io::Error::other)? {
                 Removal::Removed | Removal::Absent => Ok(()),
                 Removal::Busy(pids) => {
@@ -193,8 +192,7 @@ impl Task {
         let mut pause = Duration::from_millis(500);
         loop {
             let dir = dir.clone();
-            let removed =
-                blocking(move || crate::node::remove_known(&dir, &InstanceFile::names())).await;
+            let removed = blocking(move || remove_known(&dir, &InstanceFile::names())).await;
             match removed {
                 Ok(()) => return Ok(Transition::Done),
                 // Somebody else's files are in it: it stays, for a person to judge.

@@ -9,7 +9,6 @@ use tokio::{
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
-use super::{Command, Handle, Status};
 use crate::{
     db::{DbError, InstanceRow, ProcessRow},
     fault,
@@ -20,6 +19,7 @@ use crate::{
     },
     node::Node,
     qemu::process::{Process, boot_id},
+    tasks::{Command, Handle, Status},
 };
 
 /// Requests that may wait for an instance before the next one has to.
@@ -47,7 +47,7 @@ pub(super) struct Task {
     pub(super) vm: Option<Vm>,
     pub(super) inbox: mpsc::Receiver<Command>,
     /// The wish in the database changed.
-    pub(super) poke: Arc<Notify>,
+    pub(super) wake: Arc<Notify>,
     pub(super) status: watch::Sender<Status>,
     pub(super) probe: Option<tokio::task::JoinHandle<()>>,
     /// QEMU may have other volumes than the record.
@@ -69,12 +69,8 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
         paused: false,
         warning: None,
     });
-    let poke = Arc::new(Notify::new());
-    let handle = Handle {
-        inbox,
-        poke: poke.clone(),
-        status: watcher,
-    };
+    let wake = Arc::new(Notify::new());
+    let handle = Handle::new(inbox, wake.clone(), watcher);
     let task = Task {
         node: node.clone(),
         id: row.id.clone(),
@@ -82,16 +78,13 @@ pub(crate) fn spawn(node: &Arc<Node>, row: &InstanceRow, found: Option<i32>) -> 
         restarts: row.restarts,
         vm: None,
         inbox: requests,
-        poke,
+        wake,
         status,
         probe: None,
         unmatched: false,
         told: HashMap::new(),
     };
-    node.tasks
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .insert(row.id.clone(), handle.clone());
+    node.tasks.insert(row.id.clone(), handle.clone());
     let span = info_span!("instance", name = %row.name, id = row.id.short());
     let row = row.clone();
     tokio::spawn(task.run(row, found).instrument(span));
@@ -112,7 +105,7 @@ impl Task {
                 Err(e) => self.complain(&e).await,
             }
         }
-        self.node.forget_task(&self.id);
+        self.node.tasks.remove(&self.id);
         self.node
             .events
             .emit(Some(&self.id), "deleted", serde_json::json!({}));
@@ -130,10 +123,7 @@ impl Task {
         let boot = boot_id();
         let recorded = row.process.as_ref().filter(|p| p.boot_id == boot);
         let process = self.hold(recorded, found).await;
-        let expected = matches!(
-            self.phase,
-            Phase::Running | Phase::Starting { .. } | Phase::Stopping { .. }
-        );
+        let expected = self.phase.may_have_qemu();
         match process {
             Some(process) if expected => {
                 info!(pid = process.pid(), phase = self.phase.path(), "adopted");
@@ -346,14 +336,14 @@ impl Task {
                 let left = left.try_into().unwrap_or(Duration::ZERO);
                 tokio::select! {
                     () = tokio::time::sleep(left) => {}
-                    () = self.poke.notified() => {}
+                    () = self.wake.notified() => {}
                     command = self.inbox.recv() => self.serve(command, row).await,
                 }
                 Ok(None)
             }
             _ => {
                 tokio::select! {
-                    () = self.poke.notified() => {}
+                    () = self.wake.notified() => {}
                     command = self.inbox.recv() => self.serve(command, row).await,
                 }
                 Ok(None)

@@ -12,7 +12,6 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
-    TaskError,
     hotplug::{self, Has},
     prepare::{create_volume, seed, volume_size},
     task::Task,
@@ -20,9 +19,10 @@ use super::{
 use crate::{
     db::{DbError, VolumeRow, VolumeState},
     fault,
+    fs::blocking,
     life::Phase,
-    node::blocking,
     qemu::plan::MAX_VOLUMES,
+    tasks::TaskError,
 };
 
 /// So long a guest is waited for to let go of a volume; one that takes longer is

@@ -299,13 +299,28 @@ pub fn back_off(attempt: u32) -> std::time::Duration {
 }
 
 impl Phase {
-    /// Whether a QEMU may exist, and with it the guest's part of the host's network.
+    /// Whether a QEMU of the instance may exist. Where this is false one that is
+    /// found is killed, and its run files are removed.
     #[must_use]
-    pub fn has_network(&self) -> bool {
-        matches!(
-            self,
-            Self::Starting { .. } | Self::Running | Self::Stopping { .. }
-        )
+    pub fn may_have_qemu(&self) -> bool {
+        match self {
+            Self::Starting { .. } | Self::Running | Self::Stopping { .. } => true,
+            Self::Preparing { .. }
+            | Self::Stopped { .. }
+            | Self::BackingOff { .. }
+            | Self::Failed { .. }
+            | Self::Deleting { .. } => false,
+        }
+    }
+
+    /// Whether the guest has its part of the host's network: from the moment before
+    /// its tap is made until QEMU is gone. The clean-up takes it away.
+    #[must_use]
+    pub fn has_guest_net(&self) -> bool {
+        match self {
+            Self::Stopping { stage, .. } => *stage != StopStage::CleanUp,
+            other => other.may_have_qemu(),
+        }
     }
 
     /// A word for tables and events.

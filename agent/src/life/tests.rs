@@ -398,6 +398,45 @@ fn the_diagram_is_the_code() {
     assert_eq!(drawn, coded);
 }
 
+#[test]
+fn a_phase_says_whether_there_may_be_a_qemu_and_a_part_of_the_network() {
+    let stopping = |stage| Phase::Stopping {
+        stage,
+        then: Then::Restart,
+    };
+    let reason = StopReason::Requested;
+    use {DeleteStep as D, PrepareStep as P, StartStep as S, StopStage as T};
+    let table = [
+        (Phase::Preparing { step: P::Image }, false, false),
+        (Phase::Preparing { step: P::Seed }, false, false),
+        (Phase::Starting { step: S::Launch }, true, true),
+        (Phase::Starting { step: S::Monitor }, true, true),
+        (Phase::Running, true, true),
+        (stopping(T::PowerButton), true, true),
+        (stopping(T::Quit), true, true),
+        (stopping(T::Kill), true, true),
+        (stopping(T::CleanUp), true, false),
+        (Phase::Stopped { reason }, false, false),
+        (Phase::Failed { failure: failure() }, false, false),
+        (
+            Phase::BackingOff {
+                attempt: 1,
+                until: NOW,
+                failure: failure(),
+            },
+            false,
+            false,
+        ),
+        (Phase::Deleting { step: D::CleanUp }, false, false),
+        (Phase::Deleting { step: D::Disks }, false, false),
+    ];
+    for (phase, qemu, network) in table {
+        let path = phase.path();
+        assert_eq!(phase.may_have_qemu(), qemu, "{path}");
+        assert_eq!(phase.has_guest_net(), network, "{path}");
+    }
+}
+
 fn transitions() -> Vec<Transition> {
     vec![
         Transition::Done,

@@ -16,11 +16,7 @@ use tokio::{
 };
 
 use super::{ErrorCode, OpError};
-use crate::{
-    ids::InstanceId,
-    node::{InstanceFile, Node},
-    qemu::plan::socket,
-};
+use crate::{ids::InstanceId, node::Node, paths::InstanceFile, qemu::plan::socket};
 
 /// What is read of the log at a time.
 const CHUNK: usize = 64 * 1024;

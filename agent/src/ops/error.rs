@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{db::DbError, ids::IdError, images::ImageError, instance::TaskError, spec::SpecError};
+use crate::{
+    db::DbError, guest_net::GuestNetError, ids::IdError, images::ImageError, spec::SpecError,
+    tasks::TaskError,
+};
 
 /// Stable words for why something was refused or failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -133,6 +136,12 @@ impl From<TaskError> for OpError {
             TaskError::Gone => Self::new(ErrorCode::NotFound, e.to_string()),
             _ => Self::internal(e.to_string()),
         }
+    }
+}
+
+impl From<GuestNetError> for OpError {
+    fn from(e: GuestNetError) -> Self {
+        TaskError::from(e).into()
     }
 }
 

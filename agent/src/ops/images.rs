@@ -15,12 +15,7 @@ use super::{
     ErrorCode, ImageView, OpError,
     progress::{Step, steps},
 };
-use crate::{
-    db::ImageRow,
-    images::{self, ImageError},
-    node::{Node, blocking},
-    spec::ImageName,
-};
+use crate::{db::ImageRow, fs::blocking, images::ImageError, node::Node, spec::ImageName};
 
 /// A file of this host to take into the store.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -75,7 +70,7 @@ async fn users(node: &Arc<Node>) -> Result<HashMap<String, u64>, OpError> {
 pub async fn list(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
     let users = users(node).await?;
     let used = |digest: &str| users.get(digest).copied().unwrap_or_default();
-    let store = node.store.clone();
+    let store = node.images.store.clone();
     let present = blocking(move || store.list().map_err(OpError::from)).await?;
     let mut nameless: BTreeMap<_, _> = present.into_iter().map(|d| (d.hex(), d)).collect();
     let mut views = BTreeMap::new();
@@ -89,7 +84,7 @@ pub async fn list(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
         };
         views.insert(view.name.clone(), view);
     }
-    for entry in node.catalogue.entries() {
+    for entry in node.images.catalogue.entries() {
         let name = entry.name.to_string();
         views
             .entry(name.clone())
@@ -97,7 +92,7 @@ pub async fn list(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
     }
     let mut views: Vec<_> = views.into_values().collect();
     for (hex, digest) in nameless {
-        let store = node.store.clone();
+        let store = node.images.store.clone();
         let image = blocking(move || store.get(&digest.into()).map_err(OpError::from)).await;
         let info = image.ok().flatten().map(|image| image.info);
         views.push(ImageView {
@@ -135,7 +130,9 @@ fn fetchable(name: String, source: String) -> ImageView {
 }
 
 async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> {
-    let digest = images::stored(node, name)
+    let digest = node
+        .images
+        .stored(name)
         .await?
         .map(|i| i.digest.to_string());
     let all = list(node).await?;
@@ -154,12 +151,12 @@ pub async fn pull(
     name: &str,
 ) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
     let name: ImageName = name.parse()?;
-    if !images::is_known(node, &name).await? {
+    if !node.images.is_known(&name).await? {
         return Err(ImageError::Unknown { name }.into());
     }
     let node = node.clone();
     Ok(steps(move |reporter| async move {
-        images::pull(&node, &name, move |p| reporter.report(p)).await?;
+        node.images.pull(&name, move |p| reporter.report(p)).await?;
         view(&node, &name).await
     }))
 }
@@ -184,7 +181,9 @@ pub async fn import(
     let node = node.clone();
     Ok(steps(move |reporter| async move {
         let tell = move |p| reporter.report(p);
-        images::import(&node, &name, &path, format, digest, tell).await?;
+        node.images
+            .import(&name, &path, format, digest, tell)
+            .await?;
         view(&node, &name).await
     }))
 }
@@ -202,7 +201,7 @@ pub async fn verify(
     let digest = recorded_digest(node, &name).await?;
     let node = node.clone();
     Ok(steps(move |reporter| async move {
-        let store = node.store.clone();
+        let store = node.images.store.clone();
         blocking(move || {
             store
                 .verify(&digest, move |p| reporter.report(p))
@@ -253,7 +252,7 @@ pub async fn remove(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
             unused |= node.db.forget_image(&name).await?.is_some();
         }
         if unused {
-            let store = node.store.clone();
+            let store = node.images.store.clone();
             let removed = blocking(move || store.remove(&digest).map_err(OpError::from)).await?;
             if name.digest().is_some() && !removed {
                 let message = format!("image {name} is not in the store");

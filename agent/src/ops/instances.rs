@@ -10,12 +10,14 @@ use super::{ErrorCode, InstanceView, OpError, detached};
 use crate::{
     db::{InstanceRow, NewInstance},
     fault,
+    fs::blocking,
     ids::InstanceId,
-    images::{self, ImageError},
-    instance::{self, Handle, TaskError},
+    images::ImageError,
+    instance,
     life::{Desired, Phase, Then, Wish},
-    node::{Node, blocking},
+    node::Node,
     spec::{self, CreateRequest, Firmware, InstanceSpec},
+    tasks::Handle,
 };
 
 /// Longest key of a request that must not be carried out twice, in bytes.
@@ -174,7 +176,7 @@ async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), Op
     let size = match node.db.image(spec.image.as_str()).await? {
         Some(row) => Some(row.virtual_size),
         None => {
-            let image = images::stored(node, &spec.image).await?;
+            let image = node.images.stored(&spec.image).await?;
             image.map(|image| image.info.virtual_size.bytes())
         }
     };
@@ -185,7 +187,7 @@ async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), Op
             return Err(OpError::invalid(message));
         }
         Some(_) => {}
-        None if node.catalogue.get(&spec.image).is_some() => {}
+        None if node.images.catalogue.get(&spec.image).is_some() => {}
         None => {
             let name = spec.image.clone();
             return Err(OpError::invalid(ImageError::Unknown { name }.to_string()));
@@ -217,7 +219,7 @@ async fn want(
     detached(async move {
         let row = node.db.update_wish(&id, decide).await?;
         if let Some(task) = node.task(&id) {
-            task.look();
+            task.wake();
         }
         view(&node, &row).await
     })
@@ -340,35 +342,18 @@ pub async fn change_ports(
     let id = node.db.find_instance(reference).await?;
     let node = node.clone();
     detached(async move {
-        // A guest that boots or hangs keeps nobody from closing its ports: its task
-        // is not asked.
-        let _ports = node.ports_gate.lock().await;
-        let row = node.db.instance(&id).await?;
-        let before = &row.spec.ports;
-        let after = apply(set.unwrap_or_else(|| before.clone()), allow, &deny)?;
-        if after != *before {
-            set_ports(&node, &row, &after).await?;
-            let data = serde_json::json!({ "ports": shown(&after).ports });
+        let change = |before: &BTreeSet<PortRule>| {
+            apply(set.unwrap_or_else(|| before.clone()), allow, &deny)
+        };
+        let (ports, changed) = node.net.change_ports(&id, change).await?;
+        let shown = shown(&ports);
+        if changed {
+            let data = serde_json::json!({ "ports": shown.ports });
             node.events.emit(Some(&id), "ports", data);
         }
-        Ok(shown(&after))
+        Ok(shown)
     })
     .await
-}
-
-/// Records the ports and opens them, if the guest has a part of the network now.
-/// Cut off in between, the comparison with the records does the rest.
-async fn set_ports(
-    node: &Arc<Node>,
-    row: &InstanceRow,
-    ports: &BTreeSet<PortRule>,
-) -> Result<(), TaskError> {
-    // A comparison with the records sees both the record and the rules change.
-    let _gate = node.net_gate.read().await;
-    let mut spec = row.spec.clone();
-    spec.ports.clone_from(ports);
-    node.db.set_spec(&row.id, &spec).await?;
-    Ok(node.net.set_ports(&node.guest(row), ports).await?)
 }
 
 fn apply(

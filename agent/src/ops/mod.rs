@@ -37,7 +37,7 @@ async fn detached<T: Send + 'static>(
 /// Waits for a live instance, within [`LIVE_LIMIT`].
 async fn live<T>(
     what: &str,
-    answer: impl Future<Output = Result<T, crate::instance::TaskError>>,
+    answer: impl Future<Output = Result<T, crate::tasks::TaskError>>,
 ) -> Result<T, OpError> {
     match tokio::time::timeout(LIVE_LIMIT, answer).await {
         Ok(result) => Ok(result?),

@@ -33,7 +33,7 @@ pub async fn get(node: &Arc<Node>) -> Result<NodeStatus, OpError> {
         uptime_seconds: started().elapsed().as_secs(),
         accel: node.accel.word().to_owned(),
         accel_reason: node.accel_reason.clone(),
-        prefix: node.net.spec().prefix.to_string(),
+        prefix: node.net.host().spec().prefix.to_string(),
         phases,
         used: node.db.totals().await?,
         capacity: node.capacity,

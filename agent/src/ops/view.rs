@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    db::{InstanceRow, Totals, VolumeRow, VolumeState},
-    instance::Status,
+    capacity::Totals,
+    db::{InstanceRow, VolumeRow, VolumeState},
     life::{Desired, Failure, Phase, StopReason, Then},
     node::Node,
     spec::Firmware,
+    tasks::Status,
 };
 
 /// An instance.
@@ -205,7 +206,7 @@ impl InstanceView {
     ) -> Self {
         // The task is ahead of a record that was read before.
         let phase = live.map_or(&row.phase, |s| &s.phase);
-        let process = row.process.as_ref().filter(|_| has_process(phase));
+        let process = row.process.as_ref().filter(|_| phase.may_have_qemu());
         let failure = match phase {
             Phase::Failed { failure } | Phase::BackingOff { failure, .. } => Some(failure.clone()),
             Phase::Stopping {
@@ -222,7 +223,7 @@ impl InstanceView {
             Phase::Stopped { reason } => Some(*reason),
             _ => None,
         };
-        let guest = node.guest(row);
+        let guest = node.net.guest(row);
         Self {
             id: row.id.to_string(),
             name: row.name.to_string(),
@@ -269,12 +270,4 @@ impl InstanceView {
             changed_at: row.changed_at.clone(),
         }
     }
-}
-
-/// The recorded process is of the present run.
-fn has_process(phase: &Phase) -> bool {
-    matches!(
-        phase,
-        Phase::Starting { .. } | Phase::Running | Phase::Stopping { .. }
-    )
 }

@@ -9,10 +9,11 @@ use utoipa::ToSchema;
 use super::{OpError, VolumeView, detached, live};
 use crate::{
     db::{DbError, VolumeRow, VolumeState},
+    fs::blocking,
     ids::{InstanceId, Name},
-    instance::Command,
-    node::{Node, blocking},
+    node::Node,
     spec::{self, MAX_VOLUMES},
+    tasks::Command,
 };
 
 /// A new volume.

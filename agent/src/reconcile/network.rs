@@ -9,8 +9,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::{
-    db::{DbError, InstanceRow},
-    life::{Phase, StopStage},
+    guest_net::{Compared, GuestNetError},
     node::Node,
 };
 
@@ -19,60 +18,14 @@ const BURST: Duration = Duration::from_millis(50);
 /// When the kernel's word cannot be had.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Why the network could not be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    /// The database.
-    #[error(transparent)]
-    Db(#[from] DbError),
-    /// The network.
-    #[error("network: {0}")]
-    Net(#[from] net::Error),
-}
-
-/// The guests that the network is to have now. Call it with the gate held.
-///
-/// # Errors
-/// Those of the database.
-pub async fn wanted(node: &Node) -> Result<Vec<(InstanceRow, net::GuestSpec)>, DbError> {
-    let rows = node.db.instances().await?;
-    Ok(rows
-        .into_iter()
-        .filter(|row| belongs(&row.phase))
-        .map(|row| {
-            let guest = node.guest(&row);
-            (row, guest)
-        })
-        .collect())
-}
-
-/// Whether an instance in this phase has a part of the network: from the moment
-/// before its tap is made until QEMU is gone. Pure.
-#[must_use]
-pub fn belongs(phase: &Phase) -> bool {
-    let cleaning = matches!(
-        phase,
-        Phase::Stopping {
-            stage: StopStage::CleanUp,
-            ..
-        }
-    );
-    phase.has_network() && !cleaning
-}
-
 /// Compares once and repairs; tells of what was repaired.
 ///
 /// # Errors
-/// [`ReconcileError`]; the next comparison tries again.
-pub async fn once(node: &Arc<Node>) -> Result<(), ReconcileError> {
-    // No guest comes or goes meanwhile: it would be taken for nobody's.
-    let gate = node.net_gate.write().await;
-    let wanted = wanted(node).await?;
-    let guests: Vec<_> = wanted.iter().map(|(_, guest)| guest.clone()).collect();
-    let repairs = node.net.reconcile(&guests).await?;
-    drop(gate);
+/// [`GuestNetError`]; the next comparison tries again.
+pub async fn once(node: &Arc<Node>) -> Result<(), GuestNetError> {
+    let Compared { repairs, guests } = node.net.reconcile().await?;
     for index in &repairs.missing_taps {
-        let holder = wanted
+        let holder = guests
             .iter()
             .find(|(row, _)| net::GuestIndex(row.slot) == *index);
         if let Some(task) = holder.and_then(|(row, _)| node.task(&row.id)) {
@@ -105,7 +58,7 @@ pub async fn keep(node: Arc<Node>) {
     let mut watch = None;
     loop {
         if watch.is_none() {
-            watch = match node.net.watch() {
+            watch = match node.net.host().watch() {
                 Ok(watch) => Some(watch),
                 Err(e) => {
                     warn!("changes of the network are seen late: {e}");
@@ -140,59 +93,6 @@ pub async fn keep(node: Arc<Node>) {
         }
         if let Err(e) = once(&node).await {
             warn!("the network cannot be compared with the records: {e}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::life::{DeleteStep, PrepareStep, StartStep, StopReason, Then};
-
-    #[test]
-    fn the_network_has_a_guest_as_long_as_a_qemu_may_live() {
-        let stopping = |stage| Phase::Stopping {
-            stage,
-            then: Then::Restart,
-        };
-        let table = [
-            (
-                Phase::Preparing {
-                    step: PrepareStep::Seed,
-                },
-                false,
-            ),
-            (
-                Phase::Starting {
-                    step: StartStep::Launch,
-                },
-                true,
-            ),
-            (
-                Phase::Starting {
-                    step: StartStep::Monitor,
-                },
-                true,
-            ),
-            (Phase::Running, true),
-            (stopping(StopStage::PowerButton), true),
-            (stopping(StopStage::Kill), true),
-            (stopping(StopStage::CleanUp), false),
-            (
-                Phase::Stopped {
-                    reason: StopReason::Requested,
-                },
-                false,
-            ),
-            (
-                Phase::Deleting {
-                    step: DeleteStep::CleanUp,
-                },
-                false,
-            ),
-        ];
-        for (phase, expected) in table {
-            assert_eq!(belongs(&phase), expected, "{}", phase.path());
         }
     }
 }

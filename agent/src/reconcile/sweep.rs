@@ -14,9 +14,11 @@ use tracing::warn;
 
 use crate::{
     db::InstanceRow,
+    fs::{blocking, remove_known},
     ids::InstanceId,
     life::Phase,
-    node::{InstanceFile, Node, blocking, remove_known},
+    node::Node,
+    paths::{InstanceFile, Paths},
     qemu::{
         plan::socket,
         process::{Marked, Process},
@@ -101,7 +103,7 @@ pub async fn files(node: &Arc<Node>, rows: &[InstanceRow]) -> io::Result<Vec<Orp
     let ids: HashSet<String> = rows.iter().map(|r| r.id.to_string()).collect();
     // A run directory belongs to a QEMU; who has none needs no sockets.
     let live =
-        |r: &&InstanceRow| r.phase.has_network() || matches!(r.phase, Phase::Deleting { .. });
+        |r: &&InstanceRow| r.phase.may_have_qemu() || matches!(r.phase, Phase::Deleting { .. });
     let runs: HashSet<String> = rows
         .iter()
         .filter(live)
@@ -139,7 +141,7 @@ pub async fn files(node: &Arc<Node>, rows: &[InstanceRow]) -> io::Result<Vec<Orp
 
 /// What there is on disk although the database is new: somebody's disks, whose
 /// records were lost. Nothing may be removed then.
-pub fn without_records(node_paths: &crate::node::Paths) -> io::Result<Option<PathBuf>> {
+pub fn without_records(node_paths: &Paths) -> io::Result<Option<PathBuf>> {
     let dirs = list(&node_paths.instances())?
         .into_iter()
         .filter(|p| is_hex(name(p), 64));
@@ -283,7 +285,7 @@ fn cgroups(node: &Node, ids: &HashSet<String>) -> Vec<Orphan> {
 }
 
 fn images(node: &Node) -> Vec<Orphan> {
-    let report = match node.store.sweep() {
+    let report = match node.images.store.sweep() {
         Ok(report) => report,
         Err(e) => {
             warn!("image store: {e}");

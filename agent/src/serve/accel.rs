@@ -8,11 +8,11 @@ use tracing::{info, warn};
 
 use crate::{
     config::{AccelSetting, Config},
+    fs::write_atomically,
     host::{
         accel::{Accel, choose},
         kvm::{self, Kvm},
     },
-    node::write_atomically,
     qemu::process::boot_id,
 };
 

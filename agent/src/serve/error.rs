@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{cgroup::CgroupError, db::DbError, images};
+use crate::{db::DbError, guest_net::GuestNetError, node::NodeError};
 
 /// Why the agent cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -33,32 +33,15 @@ pub enum ServeError {
         /// One of the disks.
         found: PathBuf,
     },
-    /// The node's prefix is missing.
-    #[error("network.prefix is not set: the IPv6 prefix that guests get their addresses from")]
-    NoPrefix,
-    /// A value of `[network]` that cannot be.
-    #[error("{key}: {source}")]
-    Network {
-        /// The key.
-        key: &'static str,
-        /// Why.
-        source: net::Error,
-    },
-    /// The host's network.
-    #[error("network: {0}")]
-    Net(#[from] net::Error),
+    /// The node: its network, images, cgroups.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The guests' network at the start.
+    #[error(transparent)]
+    Net(#[from] GuestNetError),
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// The image store.
-    #[error("image store: {0}")]
-    Store(#[from] disk::Error),
-    /// The configured images.
-    #[error(transparent)]
-    Catalogue(#[from] images::CatalogueError),
-    /// cgroups.
-    #[error("cgroups: {0}")]
-    Cgroup(#[from] CgroupError),
     /// The status page.
     #[error("api.status_listen {address}: {source}")]
     StatusPage {

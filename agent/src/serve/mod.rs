@@ -23,7 +23,7 @@ use std::{
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{RwLock, watch},
+    sync::watch,
 };
 use tracing::{info, warn};
 
@@ -31,19 +31,16 @@ pub use error::ServeError;
 
 use crate::{
     api, capacity,
-    cgroup::Cgroups,
     config::Config,
     db::Db,
-    events::Events,
-    host, images, instance,
-    node::{Node, Paths, blocking},
+    fs::blocking,
+    host, instance,
+    node::{Host, Node, NodeError, uids},
     ops,
+    paths::Paths,
     qemu::process,
     reconcile::{network, sweep},
 };
-
-/// The agent's group in the cgroup hierarchy is named so and by the node's mark.
-const CGROUP: &str = "crn-agent";
 
 /// Serves until SIGTERM or SIGINT. Guests run on.
 ///
@@ -54,7 +51,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     log::start(&config.log)?;
     // Before anything is made.
     if config.network.prefix.is_none() {
-        return Err(ServeError::NoPrefix);
+        return Err(NodeError::NoPrefix.into());
     }
     let paths = Paths::new(&config);
     directories(&config, &paths)?;
@@ -128,19 +125,16 @@ async fn open(
         return Err(ServeError::RecordsLost { found });
     }
     let (db, _) = blocking(move || Ok::<_, ServeError>(Db::open(&database)?)).await?;
-    let mark = paths.node_mark();
-    let uids = config.qemu.uid_base..config.qemu.uid_base.saturating_add(config.qemu.uid_count);
-    let scan = tokio::task::spawn_blocking({
-        let mark = mark.clone();
-        move || process::scan(&mark, uids)
-    });
-    let accel = accel::decide(&config).await;
-    let node = Arc::new(build(config, paths, db, accel, &mark).await?);
+    let (mark, uids) = (paths.node_mark(), uids(&config));
+    let scan = tokio::task::spawn_blocking(move || process::scan(&mark, uids));
+    let host = host(&config).await?;
+    let node = Arc::new(Node::open(config, db, host).await?);
+    if let Some(why) = node.cgroups.unavailable() {
+        warn!("guests' CPU, memory and I/O are not limited: {why}");
+    }
+    tokio::spawn(warn_of_obstacles(node.net.host().clone()));
     let rows = node.db.instances().await?;
-
-    let wanted = network::wanted(&node).await?;
-    let guests: Vec<_> = wanted.into_iter().map(|(_, guest)| guest).collect();
-    node.net.start(&guests).await?;
+    node.net.start().await?;
 
     let recorded: HashMap<_, _> = rows
         .iter()
@@ -171,81 +165,21 @@ async fn open(
     Ok((node, socket))
 }
 
-async fn build(
-    config: Config,
-    paths: Paths,
-    db: Db,
-    accel: host::accel::Accel,
-    mark: &str,
-) -> Result<Node, ServeError> {
-    let prefix = config
-        .network
-        .prefix
-        .as_deref()
-        .ok_or(ServeError::NoPrefix)?;
-    let bad = |key| move |source| ServeError::Network { key, source };
-    let prefix: net::Prefix = prefix.parse().map_err(bad("network.prefix"))?;
-    let ipv4 = if config.network.ipv4_nat {
-        Some(
-            config
-                .network
-                .ipv4_pool
-                .parse()
-                .map_err(bad("network.ipv4_pool"))?,
-        )
-    } else {
-        None
+/// What the node is opened with besides its configuration and records.
+async fn host(config: &Config) -> Result<Host, ServeError> {
+    let accel = accel::decide(config).await;
+    let uplink = match &config.network.uplink {
+        Some(_) => None,
+        None => {
+            let ndp_proxy = config.network.ndp_proxy;
+            let facts = host::network::gather(Path::new("/"), None, None, ndp_proxy);
+            facts.uplink.map(|u| u.name)
+        }
     };
-    let uplink = config.network.uplink.clone().or_else(|| {
-        let facts = host::network::gather(Path::new("/"), None, None, config.network.ndp_proxy);
-        facts.uplink.map(|u| u.name)
-    });
-    let spec = net::HostSpec {
-        table: config.network.table.clone(),
+    Ok(Host {
+        accel,
+        size: host_size(config)?,
         uplink,
-        ndp_proxy: config.network.ndp_proxy,
-        ipv4,
-        prefix,
-    };
-    let net = net::HostNet::open(spec).await?;
-    // No guest gets a network that holds an address of the host's own.
-    let own = net.addresses().await?;
-    let addresses = net::AddressPlan::new(prefix)
-        .map_err(bad("network.prefix"))?
-        .avoiding(own);
-    tokio::spawn(warn_of_obstacles(net.clone()));
-    let images = paths.images();
-    let max_image_size =
-        disk::ByteSize::from_mib(u32::try_from(config.images.max_mib).unwrap_or(u32::MAX));
-    let options = disk::StoreOptions {
-        max_image_size,
-        ..disk::StoreOptions::default()
-    };
-    let store =
-        blocking(move || Ok::<_, ServeError>(disk::ImageStore::open_with(&images, options)?))
-            .await?;
-    // Named by the node: two agents may share a host.
-    let cgroups = Cgroups::discover(&format!("{CGROUP}-{mark}"))?;
-    if let Some(why) = cgroups.unavailable() {
-        warn!("guests' CPU, memory and I/O are not limited: {why}");
-    }
-    let size = host_size(&config)?;
-    Ok(Node {
-        addresses,
-        catalogue: images::Catalogue::new(&config.images)?,
-        capacity: capacity::of(&config.limits, size),
-        events: Events::new(db.clone()),
-        accel: accel.accelerator,
-        accel_reason: accel.reason,
-        store: Arc::new(store),
-        net_gate: RwLock::new(()),
-        ports_gate: tokio::sync::Mutex::new(()),
-        tasks: std::sync::Mutex::default(),
-        cgroups,
-        net,
-        db,
-        paths,
-        config,
     })
 }
 

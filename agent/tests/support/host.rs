@@ -15,8 +15,8 @@ use crn_agent::{
     client::{Client, ClientError},
     config::Config,
     db::VolumeState,
-    node::Paths,
     ops::{ErrorCode, InstanceView, VolumeView, instances::Ports},
+    paths::Paths,
     qemu::{plan::socket, process},
 };
 use hyper::Method;

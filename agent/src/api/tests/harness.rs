@@ -12,13 +12,14 @@ use tokio::{
 };
 
 use crate::{
+    capacity::HostSize,
     client::Client,
     config::Config,
-    db::{Db, Totals},
-    events::Events,
-    images::Catalogue,
-    node::{Node, Paths},
+    db::Db,
+    host::accel::Accel,
+    node::{Host, Node},
     ops::InstanceView,
+    paths::Paths,
     qemu::plan::Accelerator,
 };
 
@@ -57,43 +58,32 @@ pub(crate) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc
         run_dir: dir.path().join("run"),
         ..Config::default()
     };
+    config.limits.vcpus = Some(64);
+    config.limits.memory_mib = Some(65_536);
+    config.limits.disk_mib = Some(1 << 20);
+    config.network.table = "crn_agent_api_test".into();
+    config.network.ipv4_nat = false;
     config.network.prefix = Some("2001:db8:1:2::/64".into());
     change(&mut config);
     let paths = Paths::new(&config);
     for dir in [paths.instances(), paths.volumes(), paths.runs()] {
         std::fs::create_dir_all(dir).unwrap();
     }
-    let prefix: net::Prefix = "2001:db8:1:2::/64".parse().unwrap();
-    let spec = net::HostSpec {
-        table: "crn_agent_api_test".into(),
-        uplink: None,
-        ndp_proxy: false,
-        ipv4: None,
-        prefix,
-    };
     let (db, _) = Db::open(&paths.database()).unwrap();
-    Arc::new(Node {
-        net: net::HostNet::open(spec).await.unwrap(),
-        addresses: net::AddressPlan::new(prefix).unwrap(),
-        store: Arc::new(disk::ImageStore::open(&paths.images()).unwrap()),
-        catalogue: Catalogue::new(&config.images).unwrap(),
-        events: Events::new(db.clone()),
-        capacity: Totals {
-            instances: config.limits.instances,
-            vcpus: 64,
-            memory_mib: 65_536,
-            disk_mib: 1 << 20,
+    let host = Host {
+        accel: Accel {
+            accelerator: Accelerator::Tcg,
+            reason: "TCG as configured".into(),
+            warning: false,
         },
-        accel: Accelerator::Tcg,
-        accel_reason: "TCG as configured".into(),
-        cgroups: crate::cgroup::Cgroups::discover("crn-agent-api-test").unwrap(),
-        net_gate: tokio::sync::RwLock::new(()),
-        ports_gate: tokio::sync::Mutex::new(()),
-        tasks: std::sync::Mutex::default(),
-        db,
-        paths,
-        config,
-    })
+        size: HostSize {
+            cpus: 1,
+            memory_mib: 1,
+            disk_mib: 1,
+        },
+        uplink: None,
+    };
+    Arc::new(Node::open(config, db, host).await.unwrap())
 }
 
 impl Bench {
@@ -132,7 +122,9 @@ impl Bench {
         let file = self.dir.path().join(format!("{name}.qcow2"));
         disk::create_volume(&file, disk::ByteSize::from_mib(64), disk::Format::Qcow2).unwrap();
         let name = name.parse().unwrap();
-        crate::images::import(&self.node, &name, &file, None, None, |_| ())
+        self.node
+            .images
+            .import(&name, &file, None, None, |_| ())
             .await
             .unwrap();
         file

@@ -342,7 +342,7 @@ async fn the_life_of_an_image() {
 
     // Somebody writes into the store.
     let hex: disk::Sha256 = digest.parse().unwrap();
-    let path = bench.node.store.path_of(&hex);
+    let path = bench.node.images.store.path_of(&hex);
     let mut permissions = std::fs::metadata(&path).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
     std::fs::set_permissions(&path, permissions).unwrap();
@@ -401,5 +401,5 @@ async fn hostile_images_are_refused() {
         assert!(matches!(step, Step::Error(_)), "{what}: {step:?}");
         assert_eq!(bench.records(), before, "{what}");
     }
-    assert!(bench.node.store.list().unwrap().is_empty());
+    assert!(bench.node.images.store.list().unwrap().is_empty());
 }

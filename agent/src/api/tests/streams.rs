@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::harness::{Bench, answer};
-use crate::{client::ClientError, db::EventRow, node::InstanceFile, ops::ErrorCode};
+use crate::{client::ClientError, db::EventRow, ops::ErrorCode, paths::InstanceFile};
 
 async fn numbers(bench: &Bench, path: &str, most: usize) -> Vec<i64> {
     let mut lines = bench

@@ -1,0 +1,52 @@
+//! From a record to everything that its QEMU's command line depends on. Pure.
+
+use std::path::PathBuf;
+
+use crate::{
+    db::{InstanceRow, VolumeRow},
+    node::Node,
+    paths::InstanceFile,
+    qemu::plan::{Boot, DiskFormat, Launch, VolumeDisk},
+};
+
+/// What is launched for an instance with these volumes.
+pub(super) fn launch(
+    node: &Node,
+    row: &InstanceRow,
+    base: (PathBuf, DiskFormat),
+    volumes: &[VolumeRow],
+    cgroup_procs: Option<PathBuf>,
+) -> Launch {
+    let file = |f| node.paths.instance_file(&row.id, f);
+    let hex = row.id.as_str();
+    let part = |r: std::ops::Range<usize>| hex.get(r).unwrap_or_default();
+    Launch {
+        binary: node.config.qemu.binary.clone(),
+        marker: format!("crn:{}:{}", node.paths.node_mark(), row.id),
+        uuid: [0..8, 8..12, 12..16, 16..20, 20..32].map(part).join("-"),
+        vcpus: row.spec.vcpus,
+        memory_mib: row.spec.memory.0.into(),
+        accel: node.accel,
+        boot: Boot::new(
+            row.spec.firmware,
+            &node.config.qemu.uefi_code,
+            &file(InstanceFile::UefiVars),
+        ),
+        root: file(InstanceFile::Root),
+        base,
+        seed: Some(file(InstanceFile::Seed)),
+        volumes: volumes
+            .iter()
+            .map(|v| VolumeDisk {
+                id: v.id.clone(),
+                path: node.paths.volume(&v.id),
+            })
+            .collect(),
+        mac: node.net.guest(row).mac.to_string(),
+        run_dir: node.paths.run(&row.id),
+        console_log: file(InstanceFile::ConsoleLog),
+        uid: node.uid(row),
+        isolate_network: node.config.qemu.isolate_network,
+        cgroup_procs,
+    }
+}
