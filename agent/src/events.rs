@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crn_api_types::Owner;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::{
-    db::{Db, EventRow},
+    db::{About, Db, EventRow},
     ids::InstanceId,
 };
 
@@ -42,11 +43,21 @@ impl Events {
         let _ = self.live.send(Arc::new(event));
     }
 
-    /// Records an event and tells it, without making the caller wait.
+    /// Records an event about an instance, or about the node, and tells it, without
+    /// making the caller wait.
     pub fn emit(&self, instance: Option<&InstanceId>, kind: &'static str, data: Value) {
-        let (this, instance) = (self.clone(), instance.map(ToString::to_string));
+        let about = match instance {
+            Some(id) => About::Instance(id.clone()),
+            None => About::Of(Owner::Operator),
+        };
+        self.emit_about(about, kind, data);
+    }
+
+    /// The same about anything.
+    pub fn emit_about(&self, about: About, kind: &'static str, data: Value) {
+        let this = self.clone();
         tokio::spawn(async move {
-            match this.db.record_event(instance, kind, data).await {
+            match this.db.record_event(about, kind, data).await {
                 Ok(event) => this.publish(event),
                 Err(e) => tracing::error!("event {kind} is lost: {e}"),
             }

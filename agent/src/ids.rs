@@ -13,6 +13,9 @@ pub enum IdError {
     /// Not 64 lower-case hexadecimal digits.
     #[error("{0:?} is not an instance id (64 lower-case hexadecimal digits)")]
     InstanceId(String),
+    /// A name that would be taken for the beginning of an id.
+    #[error("{0:?} is not a name: six or more hexadecimal digits alone look like an id")]
+    LooksLikeId(String),
     /// Not usable as a name.
     #[error(
         "{0:?} is not a name: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"
@@ -54,22 +57,10 @@ impl InstanceId {
     /// base32 (RFC 4648, lower case, no padding) of the 32 bytes.
     #[must_use]
     pub fn hostname(&self) -> String {
-        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        let mut out = String::with_capacity(52);
-        let (mut buffer, mut bits) = (0u32, 0u32);
-        for byte in hex::decode(&self.0).unwrap_or_default() {
-            buffer = (buffer << 8) | u32::from(byte);
-            bits += 8;
-            while bits >= 5 {
-                bits -= 5;
-                out.push(char::from(ALPHABET[(buffer >> bits) as usize & 31]));
-            }
-            buffer &= (1 << bits) - 1;
-        }
-        if bits > 0 {
-            out.push(char::from(ALPHABET[(buffer << (5 - bits)) as usize & 31]));
-        }
-        out
+        let bytes = hex::decode(&self.0).unwrap_or_default();
+        data_encoding::BASE32_NOPAD
+            .encode(&bytes)
+            .to_ascii_lowercase()
     }
 }
 
@@ -110,12 +101,29 @@ impl fmt::Debug for InstanceId {
     }
 }
 
+/// Fewer digits of an id name nothing.
+pub const MIN_PREFIX: usize = 6;
+
 /// A name that a person gave to an instance or a volume: an RFC 1123 label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
 impl Name {
+    /// A name for something new: also none that could be taken for the digits of
+    /// something else's id. Older records may have such names.
+    ///
+    /// # Errors
+    /// [`IdError`].
+    pub fn of_new(text: &str) -> Result<Self, IdError> {
+        let name: Self = text.parse()?;
+        let digits = text.bytes().all(|b| b.is_ascii_hexdigit());
+        if digits && text.len() >= MIN_PREFIX {
+            return Err(IdError::LooksLikeId(clip(text)));
+        }
+        Ok(name)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -189,6 +197,17 @@ mod tests {
             &"x".repeat(64),
         ] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn new_names_are_no_digits_of_an_id() {
+        for good in ["abcde", "abcdefg", "2026-11-28", "12345", "deadbeef-"] {
+            assert_eq!(Name::of_new(good).is_ok(), good.parse::<Name>().is_ok());
+        }
+        for bad in ["abcdef", "123456", "0123456789abcdef", &"a".repeat(63)] {
+            assert!(bad.parse::<Name>().is_ok(), "{bad}: older records have it");
+            assert_eq!(Name::of_new(bad), Err(IdError::LooksLikeId(bad.into())));
         }
     }
 

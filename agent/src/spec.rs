@@ -130,7 +130,8 @@ impl fmt::Display for ImageName {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateRequest {
-    /// A label (RFC 1123), unique on this node; also the hostname. Without one
+    /// A label (RFC 1123), unique among its owner's instances; also the hostname.
+    /// Not six or more hexadecimal digits alone, which look like an id. Without one
     /// the instance is named by its id, and its hostname is the id in base32.
     #[schema(example = "my-web-server")]
     pub name: Option<String>,
@@ -309,7 +310,7 @@ impl CreateRequest {
     /// # Errors
     /// [`SpecError`], naming the part.
     pub fn check(self, limits: &Limits, default_volume_mib: u64) -> Result<Checked, SpecError> {
-        let name = self.name.map(|n| n.parse::<Name>()).transpose()?;
+        let name = self.name.map(|n| Name::of_new(&n)).transpose()?;
         at_most("SSH keys", self.ssh_keys.len(), MAX_KEYS)?;
         at_most("volumes", self.volumes.len(), MAX_VOLUMES)?;
         for key in &self.ssh_keys {

@@ -57,7 +57,7 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, TaskError>>;
 pub(crate) enum Command {
     /// Attach a volume.
     Attach {
-        /// The volume's name.
+        /// The volume's id.
         volume: String,
         /// Where the guest mounts it.
         mount: Option<String>,
@@ -66,14 +66,14 @@ pub(crate) enum Command {
     },
     /// Detach a volume.
     Detach {
-        /// The volume's name.
+        /// The volume's id.
         volume: String,
         /// The answer.
         reply: Reply<()>,
     },
     /// A volume is to have this size.
     Grow {
-        /// The volume's name.
+        /// The volume's id.
         volume: String,
         /// MiB.
         mib: u64,

@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 use super::{
     CONSOLE_PROTOCOL,
     error::{ApiError, ShowRefusals, UpgradeRefusals},
-    extract::{Params, Reference},
+    extract::{Asker, Params, Reference},
 };
 use crate::{
     node::Node,
@@ -45,6 +45,7 @@ pub(super) struct LogParams {
         ShowRefusals))]
 pub(super) async fn log(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
     Params(params): Params<LogParams>,
 ) -> Result<Response, ApiError> {
@@ -52,7 +53,7 @@ pub(super) async fn log(
         tail: params.tail,
         follow: params.follow.unwrap_or(false),
     };
-    let bytes = console::log(&node, &instance, query).await?;
+    let bytes = console::log(&node, &caller, &instance, query).await?;
     let kind = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -71,6 +72,7 @@ pub(super) async fn log(
         UpgradeRefusals))]
 pub(super) async fn attach(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
     mut request: Request,
 ) -> Result<Response, ApiError> {
@@ -82,7 +84,7 @@ pub(super) async fn attach(
         let message = format!("this path is for connections with Upgrade: {CONSOLE_PROTOCOL}");
         return Err(OpError::new(ErrorCode::UpgradeRequired, message).into());
     }
-    let console = console::attach(&node, &instance).await?;
+    let console = console::attach(&node, &caller, &instance).await?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         // The whole of it, not the line alone: it is ours until this ends.

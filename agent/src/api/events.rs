@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 
 use super::{
     error::{ApiError, ShowRefusals},
-    extract::Params,
+    extract::{Asker, Params},
 };
 use crate::{
     db::EventRow,
@@ -39,7 +39,7 @@ pub(super) struct EventParams {
     after: Option<i64>,
     /// The last so many events first.
     last: Option<u32>,
-    /// Of this instance only: name, id, or the first digits of the id.
+    /// Of this instance only: name or id.
     instance: Option<String>,
     /// Stay and wait for more (the default), or end with the last one.
     follow: Option<bool>,
@@ -47,7 +47,8 @@ pub(super) struct EventParams {
 
 /// What happens, as server-sent events: `id` is the event's number, `data` an
 /// `EventRow`. Last-Event-ID resumes without a gap, as far back as events are kept
-/// (10,000), and goes before `after` and `last`.
+/// (the operator's last 10,000, each tenant's last 1,000), and goes before `after` and
+/// `last`.
 #[utoipa::path(get, path = "/v1/events", tag = "node", operation_id = "events",
     params(EventParams,
         ("Last-Event-ID" = Option<i64>, Header, description = "Number of the last event seen")),
@@ -56,6 +57,7 @@ pub(super) struct EventParams {
         ShowRefusals))]
 pub(super) async fn stream(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Params(params): Params<EventParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -69,17 +71,13 @@ pub(super) async fn stream(
         ),
         None => None,
     };
-    let instance = match &params.instance {
-        Some(reference) => Some(node.db.find_instance(reference).await?),
-        None => None,
-    };
     let query = Query {
         after: resume.or(params.after),
         last: params.last.filter(|_| resume.is_none()),
-        instance,
+        instance: params.instance,
         follow: params.follow.unwrap_or(true),
     };
-    let events = events::stream(&node, query).await?.map(|event| {
+    let events = events::stream(&node, &caller, query).await?.map(|event| {
         let event = event.map_err(std::io::Error::other)?;
         let id = event.seq.to_string();
         Event::default()

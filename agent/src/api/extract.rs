@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::error::ApiError;
 use crate::{
     ids::clip,
-    ops::{ErrorCode, OpError},
+    ops::{Caller, ErrorCode, OpError},
 };
 
 /// Largest body, in bytes.
@@ -119,6 +119,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
                 Err(ApiError(OpError::invalid(reason)))
             }
         }
+    }
+}
+
+/// Who asks, as the connection tells. A request without a connection is nobody's.
+pub(super) struct Asker(pub(super) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let caller = parts.extensions.get::<Caller>().cloned();
+        Ok(Self(caller.unwrap_or(Caller::Nobody)))
     }
 }
 

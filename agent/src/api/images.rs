@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
+    Json,
     body::{Body as HttpBody, Bytes},
     extract::State,
     http::{StatusCode, header},
@@ -15,14 +15,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Peer,
     error::{ApiError, ChangeRefusals, ImportRefusals, ListRefusals},
-    extract::{Body, Reference},
+    extract::{Asker, Body, Reference},
 };
 use crate::{
     node::Node,
     ops::{
-        ErrorCode, ImageView, OpError,
+        ImageView,
         images::{self, ImportRequest},
         progress::Step,
     },
@@ -50,8 +49,11 @@ fn lines(steps: impl Stream<Item = Step<ImageView>> + Send + 'static) -> Respons
 /// All images: in the store, or in the catalogue to be fetched.
 #[utoipa::path(get, path = "/v1/images", tag = "images", operation_id = "list_images",
     responses((status = 200, body = Vec<ImageView>), ListRefusals))]
-pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<ImageView>>, ApiError> {
-    Ok(Json(images::list(&node).await?))
+pub(super) async fn list(
+    State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
+) -> Result<Json<Vec<ImageView>>, ApiError> {
+    Ok(Json(images::list(&node, &caller).await?))
 }
 
 /// Fetch what is published under a name now.
@@ -63,9 +65,10 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Image
         ChangeRefusals))]
 pub(super) async fn pull(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Body(request): Body<ImageRequest>,
 ) -> Result<Response, ApiError> {
-    Ok(lines(images::pull(&node, &request.image).await?))
+    Ok(lines(images::pull(&node, &caller, &request.image).await?))
 }
 
 /// Take a file of the agent's host into the store. Only root may: the agent reads
@@ -78,14 +81,10 @@ pub(super) async fn pull(
         ImportRefusals))]
 pub(super) async fn import(
     State(node): State<Arc<Node>>,
-    Extension(peer): Extension<Peer>,
+    Asker(caller): Asker,
     Body(request): Body<ImportRequest>,
 ) -> Result<Response, ApiError> {
-    if !peer.may_name_files() {
-        let message = "only root may have the agent read a file of its host";
-        return Err(OpError::new(ErrorCode::Forbidden, message).into());
-    }
-    Ok(lines(images::import(&node, request).await?))
+    Ok(lines(images::import(&node, &caller, request).await?))
 }
 
 /// Hash an image again and compare.
@@ -97,9 +96,10 @@ pub(super) async fn import(
         ChangeRefusals))]
 pub(super) async fn verify(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Body(request): Body<ImageRequest>,
 ) -> Result<Response, ApiError> {
-    Ok(lines(images::verify(&node, &request.image).await?))
+    Ok(lines(images::verify(&node, &caller, &request.image).await?))
 }
 
 /// Take an image's name away, and its content with the last name. Refused while
@@ -109,8 +109,9 @@ pub(super) async fn verify(
     responses((status = 204, description = "Removed."), ChangeRefusals))]
 pub(super) async fn remove(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(image): Reference,
 ) -> Result<StatusCode, ApiError> {
-    images::remove(&node, &image).await?;
+    images::remove(&node, &caller, &image).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -11,7 +11,7 @@ use axum::{
 
 use super::{
     error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
-    extract::{Body, OptionalBody, Reference},
+    extract::{Asker, Body, OptionalBody, Reference},
 };
 use crate::{
     node::Node,
@@ -27,8 +27,9 @@ use crate::{
     responses((status = 200, body = Vec<InstanceView>), ListRefusals))]
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
 ) -> Result<Json<Vec<InstanceView>>, ApiError> {
-    Ok(Json(instances::list(&node).await?))
+    Ok(Json(instances::list(&node, &caller).await?))
 }
 
 /// Create an instance. It is prepared and started after the answer: watch its
@@ -44,6 +45,7 @@ pub(super) async fn list(
         CreateRefusals))]
 pub(super) async fn create(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     headers: HeaderMap,
     Body(request): Body<CreateRequest>,
 ) -> Result<Response, ApiError> {
@@ -52,7 +54,7 @@ pub(super) async fn create(
         .map(|v| v.to_str())
         .transpose();
     let key = key.map_err(|_| OpError::invalid("Idempotency-Key is not visible ASCII"))?;
-    let (view, new) = instances::create(&node, request, key).await?;
+    let (view, new) = instances::create(&node, &caller, request, key).await?;
     let status = if new {
         StatusCode::CREATED
     } else {
@@ -69,9 +71,10 @@ pub(super) async fn create(
     responses((status = 200, body = InstanceView), ShowRefusals))]
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
 ) -> Result<Json<InstanceView>, ApiError> {
-    Ok(Json(instances::get(&node, &instance).await?))
+    Ok(Json(instances::get(&node, &caller, &instance).await?))
 }
 
 /// Delete an instance and its root disk. Volumes are detached and kept. It is
@@ -83,10 +86,11 @@ pub(super) async fn show(
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn delete(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
     OptionalBody(manner): OptionalBody<Manner>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
-    let view = instances::delete(&node, &instance, manner).await?;
+    let view = instances::delete(&node, &caller, &instance, manner).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
@@ -97,11 +101,12 @@ pub(super) async fn delete(
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn start(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
     Ok((
         StatusCode::ACCEPTED,
-        Json(instances::start(&node, &instance).await?),
+        Json(instances::start(&node, &caller, &instance).await?),
     ))
 }
 
@@ -114,12 +119,13 @@ pub(super) async fn start(
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn stop(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
     OptionalBody(manner): OptionalBody<Manner>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
     Ok((
         StatusCode::ACCEPTED,
-        Json(instances::stop(&node, &instance, manner).await?),
+        Json(instances::stop(&node, &caller, &instance, manner).await?),
     ))
 }
 
@@ -131,12 +137,13 @@ pub(super) async fn stop(
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn restart(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
     OptionalBody(manner): OptionalBody<Manner>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
     Ok((
         StatusCode::ACCEPTED,
-        Json(instances::restart(&node, &instance, manner).await?),
+        Json(instances::restart(&node, &caller, &instance, manner).await?),
     ))
 }
 
@@ -147,9 +154,10 @@ pub(super) async fn restart(
     responses((status = 200, body = Ports), ShowRefusals))]
 pub(super) async fn ports(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
 ) -> Result<Json<Ports>, ApiError> {
-    Ok(Json(instances::ports(&node, &instance).await?))
+    Ok(Json(instances::ports(&node, &caller, &instance).await?))
 }
 
 /// Open and close ports. Established connections stay.
@@ -160,10 +168,11 @@ pub(super) async fn ports(
     responses((status = 200, body = Ports), ChangeRefusals))]
 pub(super) async fn change_ports(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(instance): Reference,
     Body(change): Body<PortChange>,
 ) -> Result<Json<Ports>, ApiError> {
     Ok(Json(
-        instances::change_ports(&node, &instance, change).await?,
+        instances::change_ports(&node, &caller, &instance, change).await?,
     ))
 }

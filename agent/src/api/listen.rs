@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::node::Node;
+use crate::{node::Node, ops::Caller};
 
 /// Most connections at a time; further ones are told to come back.
 const MAX_CONNECTIONS: usize = 256;
@@ -36,18 +36,11 @@ const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: applicat
 Connection: close\r\nContent-Length: 67\r\n\r\n\
 {\"error\":{\"code\":\"unavailable\",\"message\":\"too many connections\"}}\r\n";
 
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    /// User id, on the unix socket.
-    pub uid: Option<u32>,
-}
-
-impl Peer {
-    /// Whether the agent may read files for it: root, or the agent's own user.
-    pub(super) fn may_name_files(self) -> bool {
-        self.uid
-            .is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
+/// Who is at the other end of a connection on the agent's socket.
+fn peer(uid: Option<u32>) -> Caller {
+    let ours = rustix::process::geteuid().as_raw();
+    Caller::Operator {
+        host_files: uid.is_some_and(|uid| uid == 0 || uid == ours),
     }
 }
 
@@ -58,7 +51,7 @@ pub async fn serve(node: Arc<Node>, listener: UnixListener, shutdown: impl Futur
     let accept = || async {
         let (stream, _) = listener.accept().await?;
         let uid = stream.peer_cred().ok().map(|c| c.uid());
-        Ok((stream, Peer { uid }))
+        Ok((stream, peer(uid)))
     };
     run(super::router(node), accept, shutdown).await;
 }
@@ -71,7 +64,7 @@ pub async fn serve_status(
 ) {
     let accept = || async {
         let (stream, _) = listener.accept().await?;
-        Ok((stream, Peer { uid: None }))
+        Ok((stream, Caller::Observer))
     };
     run(super::status_router(node), accept, shutdown).await;
 }
@@ -80,7 +73,7 @@ async fn run<S, A, F>(router: Router, accept: A, shutdown: impl Future<Output = 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn() -> F,
-    F: Future<Output = io::Result<(S, Peer)>>,
+    F: Future<Output = io::Result<(S, Caller)>>,
 {
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (end, ending) = watch::channel(());
@@ -93,11 +86,11 @@ where
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((mut stream, peer)) => match seats.clone().try_acquire_owned() {
+            Ok((mut stream, caller)) => match seats.clone().try_acquire_owned() {
                 Ok(seat) => {
                     let (router, ending) = (router.clone(), ending.clone());
                     connections.spawn(async move {
-                        connection(router, stream, peer, ending).await;
+                        connection(router, stream, caller, ending).await;
                         drop(seat);
                     });
                 }
@@ -120,14 +113,14 @@ where
     }
 }
 
-async fn connection<S>(router: Router, stream: S, peer: Peer, mut ending: watch::Receiver<()>)
+async fn connection<S>(router: Router, stream: S, caller: Caller, mut ending: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(caller.clone());
         service.call(request)
     });
     let connection = http1::Builder::new()
@@ -163,7 +156,7 @@ mod tests {
             (Some(4_000_000_000), false),
             (None, false),
         ] {
-            assert_eq!(Peer { uid }.may_name_files(), may, "{uid:?}");
+            assert_eq!(peer(uid), Caller::Operator { host_files: may }, "{uid:?}");
         }
     }
 

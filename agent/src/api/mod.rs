@@ -30,7 +30,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use error::{ErrorBody, ErrorDetail, status_of};
 pub use extract::MAX_BODY;
 pub use images::ImageRequest;
-pub use listen::{Peer, serve, serve_status};
+pub use listen::{serve, serve_status};
 
 use crate::{
     node::Node,

@@ -4,7 +4,10 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
 
-use super::error::{ApiError, ListRefusals};
+use super::{
+    error::{ApiError, ListRefusals},
+    extract::Asker,
+};
 use crate::{
     node::Node,
     ops::{NodeStatus, status},
@@ -13,8 +16,11 @@ use crate::{
 /// The node at a glance.
 #[utoipa::path(get, path = "/v1/status", tag = "node", operation_id = "status",
     responses((status = 200, body = NodeStatus), ListRefusals))]
-pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Json<NodeStatus>, ApiError> {
-    Ok(Json(status::get(&node).await?))
+pub(super) async fn status(
+    State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
+) -> Result<Json<NodeStatus>, ApiError> {
+    Ok(Json(status::get(&node, &caller).await?))
 }
 
 /// This description.

@@ -6,7 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
     error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
-    extract::{Body, Reference},
+    extract::{Asker, Body, Reference},
 };
 use crate::{
     node::Node,
@@ -19,8 +19,11 @@ use crate::{
 /// All volumes, oldest first.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes", operation_id = "list_volumes",
     responses((status = 200, body = Vec<VolumeView>), ListRefusals))]
-pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<VolumeView>>, ApiError> {
-    Ok(Json(volumes::list(&node).await?))
+pub(super) async fn list(
+    State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
+) -> Result<Json<Vec<VolumeView>>, ApiError> {
+    Ok(Json(volumes::list(&node, &caller).await?))
 }
 
 /// Create an empty volume.
@@ -29,11 +32,12 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Result<Json<Vec<Volum
     responses((status = 201, body = VolumeView), CreateRefusals))]
 pub(super) async fn create(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Body(request): Body<CreateVolume>,
 ) -> Result<(StatusCode, Json<VolumeView>), ApiError> {
     Ok((
         StatusCode::CREATED,
-        Json(volumes::create(&node, request).await?),
+        Json(volumes::create(&node, &caller, request).await?),
     ))
 }
 
@@ -43,9 +47,10 @@ pub(super) async fn create(
     responses((status = 200, body = VolumeView), ShowRefusals))]
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(volume): Reference,
 ) -> Result<Json<VolumeView>, ApiError> {
-    Ok(Json(volumes::get(&node, &volume).await?))
+    Ok(Json(volumes::get(&node, &caller, &volume).await?))
 }
 
 /// Delete a volume and all that is on it. It must not be attached.
@@ -55,9 +60,10 @@ pub(super) async fn show(
     responses((status = 204, description = "Deleted."), ChangeRefusals))]
 pub(super) async fn delete(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(volume): Reference,
 ) -> Result<StatusCode, ApiError> {
-    volumes::delete(&node, &volume).await?;
+    volumes::delete(&node, &caller, &volume).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -69,10 +75,13 @@ pub(super) async fn delete(
     responses((status = 200, body = VolumeView), ChangeRefusals))]
 pub(super) async fn attach(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(volume): Reference,
     Body(request): Body<AttachVolume>,
 ) -> Result<Json<VolumeView>, ApiError> {
-    Ok(Json(volumes::attach(&node, &volume, request).await?))
+    Ok(Json(
+        volumes::attach(&node, &caller, &volume, request).await?,
+    ))
 }
 
 /// Detach a volume. A running guest has to let go of it: with a status of 504 the
@@ -83,9 +92,10 @@ pub(super) async fn attach(
     responses((status = 200, body = VolumeView), ChangeRefusals))]
 pub(super) async fn detach(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(volume): Reference,
 ) -> Result<Json<VolumeView>, ApiError> {
-    Ok(Json(volumes::detach(&node, &volume).await?))
+    Ok(Json(volumes::detach(&node, &caller, &volume).await?))
 }
 
 /// Grow a volume. A running guest sees its new size at once.
@@ -96,8 +106,11 @@ pub(super) async fn detach(
     responses((status = 200, body = VolumeView), ChangeRefusals))]
 pub(super) async fn resize(
     State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
     Reference(volume): Reference,
     Body(request): Body<ResizeVolume>,
 ) -> Result<Json<VolumeView>, ApiError> {
-    Ok(Json(volumes::resize(&node, &volume, request).await?))
+    Ok(Json(
+        volumes::resize(&node, &caller, &volume, request).await?,
+    ))
 }

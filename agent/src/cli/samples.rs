@@ -1,5 +1,7 @@
 //! Views as the agent sends them, for tests.
 
+use crn_api_types::Owner;
+
 use crate::{
     capacity::Totals,
     db::{EventRow, VolumeState},
@@ -11,6 +13,7 @@ use crate::{
 pub(super) fn instance() -> InstanceView {
     InstanceView {
         id: "ab".repeat(32),
+        owner: Owner::Operator,
         name: "my-web-server".into(),
         hostname: "my-web-server".into(),
         phase: "running".into(),
@@ -64,6 +67,7 @@ pub(super) fn volume() -> VolumeView {
     VolumeView {
         name: "data".into(),
         id: "0123456789abcdef".into(),
+        owner: Owner::Operator,
         size_mib: 10_240,
         state: VolumeState::Ready,
         instance: Some("my-web-server".into()),
@@ -114,6 +118,7 @@ pub(super) fn events() -> Vec<EventRow> {
     let event = |seq, instance: bool, kind: &str, data| EventRow {
         seq,
         at: "2026-11-25T02:00:00.123456Z".into(),
+        owner: Owner::Operator,
         instance: instance.then(|| "ab".repeat(32)),
         kind: kind.into(),
         data,

@@ -1,8 +1,12 @@
 //! Names of base images that are in the store.
 
 use rusqlite::{OptionalExtension, Row, params};
+use time::OffsetDateTime;
 
-use super::{Db, DbError};
+use super::{
+    Db, DbError, rfc3339,
+    row::{Columns, all, first},
+};
 
 /// A named image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,19 +23,20 @@ pub struct ImageRow {
     pub file_size: u64,
     /// Where it came from.
     pub source: String,
-    /// RFC 3339.
-    pub added_at: String,
+    /// When it got its name.
+    pub added_at: OffsetDateTime,
 }
 
-fn decode(r: &Row<'_>) -> rusqlite::Result<ImageRow> {
+fn decode(row: &Row<'_>) -> Result<ImageRow, DbError> {
+    let row = Columns::of(row, "name")?;
     Ok(ImageRow {
-        name: r.get(0)?,
-        digest: r.get(1)?,
-        format: r.get(2)?,
-        virtual_size: r.get(3)?,
-        file_size: r.get(4)?,
-        source: r.get(5)?,
-        added_at: r.get(6)?,
+        name: row.get("name")?,
+        digest: row.get("digest")?,
+        format: row.get("format")?,
+        virtual_size: row.get("virtual_size")?,
+        file_size: row.get("file_size")?,
+        source: row.get("source")?,
+        added_at: row.time("added_at")?,
     })
 }
 
@@ -54,7 +59,7 @@ impl Db {
                     image.virtual_size,
                     image.file_size,
                     image.source,
-                    image.added_at
+                    rfc3339(image.added_at)
                 ],
             )?;
             Ok(())
@@ -72,9 +77,7 @@ impl Db {
             let sql =
                 format!("SELECT {COLUMNS} FROM images WHERE name = ?1 OR digest = ?2 LIMIT 1");
             let digest = name.strip_prefix("sha256:").unwrap_or_default();
-            Ok(c.prepare_cached(&sql)?
-                .query_row([&name, digest], decode)
-                .optional()?)
+            first(&mut *c.prepare_cached(&sql)?, [&name, digest], decode)
         })
         .await
     }
@@ -86,8 +89,7 @@ impl Db {
     pub async fn images(&self) -> Result<Vec<ImageRow>, DbError> {
         self.call(|c| {
             let sql = format!("SELECT {COLUMNS} FROM images ORDER BY name");
-            let mut statement = c.prepare_cached(&sql)?;
-            Ok(statement.query_map([], decode)?.collect::<Result<_, _>>()?)
+            all(&mut *c.prepare_cached(&sql)?, [], decode)
         })
         .await
     }

@@ -1,12 +1,18 @@
 //! Records of instances.
 
-use std::{collections::HashSet, path::PathBuf};
+use std::collections::HashMap;
 
+use crn_api_types::Owner;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use super::{
-    Db, DbError, EventRow, VolumeState, events, json, now, stored, totals::totals, volumes,
+    About, Db, DbError, EventRow, Scope, VolumeState, checkpoint, events, json, now, rfc3339,
+    row::{Columns, all, first},
+    scope::only,
+    totals::totals,
+    volumes,
 };
 use crate::{
     capacity::{self, Capacity, Totals},
@@ -29,8 +35,9 @@ pub struct ProcessRow {
     pub tap_fd: i32,
     /// The accelerator it was started with.
     pub accel: String,
-    /// When it was launched, RFC 3339.
-    pub launched_at: String,
+    /// When it was launched.
+    #[serde(with = "time::serde::rfc3339")]
+    pub launched_at: OffsetDateTime,
 }
 
 /// An instance as recorded.
@@ -38,7 +45,9 @@ pub struct ProcessRow {
 pub struct InstanceRow {
     /// Identity.
     pub id: InstanceId,
-    /// Name.
+    /// Whose it is.
+    pub owner: Owner,
+    /// Name, unique among its owner's.
     pub name: Name,
     /// Tap number, user and IPv4 index.
     pub slot: u32,
@@ -56,22 +65,16 @@ pub struct InstanceRow {
     pub process: Option<ProcessRow>,
     /// Restarts in a row.
     pub restarts: u32,
-    /// RFC 3339.
-    pub created_at: String,
-    /// RFC 3339.
-    pub changed_at: String,
-}
-
-impl InstanceRow {
-    /// Directory of the instance's disks, below the state directory.
-    #[must_use]
-    pub fn disk_dir(&self) -> PathBuf {
-        PathBuf::from("instances").join(self.id.as_str())
-    }
+    /// When it was recorded.
+    pub created_at: OffsetDateTime,
+    /// When its phase changed last.
+    pub changed_at: OffsetDateTime,
 }
 
 /// What a new instance needs besides the checked request.
 pub struct NewInstance {
+    /// Whose it is to be.
+    pub owner: Owner,
     /// The checked request.
     pub checked: Checked,
     /// Its identity.
@@ -84,90 +87,38 @@ pub struct NewInstance {
     pub slots: u32,
 }
 
-const COLUMNS: &str = "id, name, slot, spec, network, image, desired, restart, forced, phase, \
-                       process, restarts, created_at, changed_at";
+const COLUMNS: &str = "id, owner, name, slot, spec, network, image, desired, restart, forced, \
+                       phase, process, restarts, created_at, changed_at";
 
-type Raw = (
-    String,
-    String,
-    u32,
-    String,
-    String,
-    Option<String>,
-    String,
-    bool,
-    bool,
-    String,
-    Option<String>,
-    u32,
-    String,
-    String,
-);
-
-fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok((
-        row.get(0)?,
-        row.get(1)?,
-        row.get(2)?,
-        row.get(3)?,
-        row.get(4)?,
-        row.get(5)?,
-        row.get(6)?,
-        row.get(7)?,
-        row.get(8)?,
-        row.get(9)?,
-        row.get(10)?,
-        row.get(11)?,
-        row.get(12)?,
-        row.get(13)?,
-    ))
-}
-
-fn decode(r: Raw) -> Result<InstanceRow, DbError> {
-    let key = r.0;
-    let bad = |what: &'static str, message: String| DbError::Stored {
-        what,
-        key: key.clone(),
-        message,
-    };
+fn decode(row: &Row<'_>) -> Result<InstanceRow, DbError> {
+    let row = Columns::of(row, "id")?;
     Ok(InstanceRow {
-        id: key
-            .parse()
-            .map_err(|e: crate::ids::IdError| bad("id", e.to_string()))?,
-        name: r
-            .1
-            .parse()
-            .map_err(|e: crate::ids::IdError| bad("name", e.to_string()))?,
-        slot: r.2,
-        spec: stored("spec", &key, &r.3)?,
-        network: r
-            .4
-            .parse()
-            .map_err(|e: net::Error| bad("network", e.to_string()))?,
-        image: r.5,
+        id: row.parsed("id")?,
+        owner: row.parsed("owner")?,
+        name: row.parsed("name")?,
+        slot: row.get("slot")?,
+        spec: row.json("spec")?,
+        network: row.parsed("network")?,
+        image: row.get("image")?,
         wish: Wish {
-            desired: stored("desired", &key, &r.6)?,
-            restart: r.7,
-            force: r.8,
+            desired: row.json("desired")?,
+            restart: row.get("restart")?,
+            force: row.get("forced")?,
         },
-        phase: stored("phase", &key, &r.9)?,
-        process: r.10.map(|p| stored("process", &key, &p)).transpose()?,
-        restarts: r.11,
-        created_at: r.12,
-        changed_at: r.13,
+        phase: row.json("phase")?,
+        process: row.json_option("process")?,
+        restarts: row.get("restarts")?,
+        created_at: row.time("created_at")?,
+        changed_at: row.time("changed_at")?,
     })
 }
 
 fn get(c: &Connection, id: &InstanceId) -> Result<InstanceRow, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
-    let row = c
-        .prepare_cached(&sql)?
-        .query_row([id.as_str()], raw)
-        .optional()?;
-    decode(row.ok_or_else(|| DbError::NotFound {
+    first(&mut *c.prepare_cached(&sql)?, [id.as_str()], decode)?.ok_or_else(|| DbError::NotFound {
         what: "instance",
         key: id.to_string(),
-    })?)
+    })
 }
 
 fn free_slot(c: &Connection, slots: u32) -> Result<u32, DbError> {
@@ -193,6 +144,7 @@ fn is_taken(e: &rusqlite::Error, column: &str) -> bool {
 fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> {
     let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let NewInstance {
+        owner,
         checked,
         id,
         plan,
@@ -206,7 +158,7 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
     if spec.hostname.is_empty() {
         spec.hostname = id.hostname();
     }
-    let created = volumes::missing(&tx, &checked.volumes)?;
+    let created = volumes::missing(&tx, &owner, &checked.volumes)?;
     let asked = Totals {
         instances: 1,
         vcpus: spec.vcpus.into(),
@@ -233,18 +185,20 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
     };
     let key = id.as_str();
     tx.execute(
-        "INSERT INTO instances (id, short, name, slot, origin, spec, network, desired, phase, \
-         created_at, changed_at) VALUES (?1, ?2, ?3, ?4, 'local', ?5, ?6, ?7, ?8, ?9, ?9)",
+        "INSERT INTO instances (id, short, owner, name, slot, origin, spec, network, desired, \
+         phase, created_at, changed_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 'local', ?6, ?7, ?8, ?9, ?10, ?10)",
         params![
             key,
             id.short(),
+            owner.as_str(),
             name,
             slot,
             json("spec", key, &spec)?,
             network.to_string(),
             json("desired", key, &desired)?,
             json("phase", key, &phase)?,
-            now()
+            rfc3339(now())
         ],
     )
     .map_err(|e| {
@@ -259,7 +213,7 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
         tx.execute(sql, [key, text])?;
     }
     for volume in &checked.volumes {
-        volumes::attach_or_create(&tx, volume, &id)?;
+        volumes::attach_or_create(&tx, volume, &owner, &id)?;
     }
     let row = get(&tx, &id)?;
     tx.commit()?;
@@ -301,67 +255,51 @@ impl Db {
         .await
     }
 
+    /// The instances in `scope`, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn instances_in(&self, scope: Scope) -> Result<Vec<InstanceRow>, DbError> {
+        self.call(move |c| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM instances WHERE {} ORDER BY created_at, id",
+                scope.condition()
+            );
+            all(&mut *c.prepare_cached(&sql)?, [scope.only_of()], decode)
+        })
+        .await
+    }
+
     /// All instances, oldest first.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn instances(&self) -> Result<Vec<InstanceRow>, DbError> {
-        self.call(|c| {
-            let sql = format!("SELECT {COLUMNS} FROM instances ORDER BY created_at, id");
-            let mut statement = c.prepare_cached(&sql)?;
-            let rows = statement
-                .query_map([], raw)?
-                .collect::<Result<Vec<_>, _>>()?;
-            rows.into_iter().map(decode).collect()
-        })
-        .await
+        self.instances_in(Scope::Node).await
     }
 
-    /// Finds an instance by its name, its id, or the first digits (6 or more) of its id.
+    /// The one instance that `reference` names in `scope`, by its name or its id.
     ///
     /// # Errors
     /// [`DbError::NotFound`], or [`DbError::Conflict`] when several match.
-    pub async fn find_instance(&self, reference: &str) -> Result<InstanceId, DbError> {
+    pub async fn find_instance(
+        &self,
+        scope: Scope,
+        reference: &str,
+    ) -> Result<InstanceRow, DbError> {
         let reference = reference.to_owned();
         self.call(move |c| {
-            let hex = reference.len() >= 6 && reference.bytes().all(|b| b.is_ascii_hexdigit());
-            let pattern = if hex {
-                format!("{reference}*")
-            } else {
-                String::new()
-            };
-            let sql = "SELECT id FROM instances WHERE name = ?1 OR id GLOB ?2 \
-                       ORDER BY name = ?1 DESC LIMIT 2";
-            let mut statement = c.prepare_cached(sql)?;
-            let found = statement
-                .query_map([&reference, &pattern], |r| r.get::<_, String>(0))?
-                .collect::<Result<Vec<_>, _>>()?;
-            let by_name = c
-                .prepare_cached("SELECT id FROM instances WHERE name = ?1")?
-                .query_row([&reference], |r| r.get::<_, String>(0))
-                .optional()?;
-            let id = match (by_name, found.as_slice()) {
-                (Some(id), _) => id,
-                (None, [id]) => id.clone(),
-                (None, []) => {
-                    let key = crate::ids::clip(&reference);
-                    return Err(DbError::NotFound {
-                        what: "instance",
-                        key,
-                    });
-                }
-                (None, _) => {
-                    return Err(DbError::Conflict(format!(
-                        "several instances begin with {reference}"
-                    )));
-                }
-            };
-            id.parse()
-                .map_err(|e: crate::ids::IdError| DbError::Stored {
-                    what: "id",
-                    key: id.clone(),
-                    message: e.to_string(),
-                })
+            let sql = format!(
+                "SELECT {COLUMNS} FROM instances WHERE (owner = ?1 AND name = ?2) \
+                 OR (id GLOB ?3 AND owner = coalesce(?4, owner)) LIMIT 2"
+            );
+            let pattern = scope.id_pattern(&reference);
+            let params = params![scope.names_of(), reference, pattern, scope.only_of()];
+            only(
+                "instance",
+                &reference,
+                all(&mut *c.prepare_cached(&sql)?, params, decode)?,
+            )
         })
         .await
     }
@@ -425,13 +363,13 @@ impl Db {
                 settled.restart,
                 settled.force,
                 restarts,
-                now(),
+                rfc3339(now()),
                 settled.guest_off,
                 json("desired", key, &Desired::Running)?,
                 json("desired", key, &Desired::Stopped)?,
             ])?;
             let data = serde_json::to_value(&phase).unwrap_or_default();
-            let event = events::insert(&tx, Some(key.to_owned()), "phase", data)?;
+            let event = events::insert(&tx, &About::Instance(id.clone()), "phase", data)?;
             tx.commit()?;
             Ok(event)
         })
@@ -518,23 +456,48 @@ impl Db {
             volumes::detach(&tx, "instance", id.as_str())?;
             tx.execute("DELETE FROM instances WHERE id = ?1", [id.as_str()])?;
             tx.commit()?;
-            Ok(())
+            // Its cloud-init may have held secrets.
+            checkpoint(c)
         })
         .await
     }
 
-    /// Digests of base images that instances are layered over.
+    /// How many instances are layered over each image, by its digest.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn images_in_use(&self) -> Result<HashSet<String>, DbError> {
+    pub async fn image_users(&self) -> Result<HashMap<String, u64>, DbError> {
         self.call(|c| {
-            let sql = "SELECT DISTINCT image FROM instances WHERE image IS NOT NULL";
+            let sql =
+                "SELECT image, count(*) FROM instances WHERE image IS NOT NULL GROUP BY image";
             let mut statement = c.prepare_cached(sql)?;
-            let rows = statement
-                .query_map([], |r| r.get(0))?
-                .collect::<Result<_, _>>()?;
-            Ok(rows)
+            let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// The name of an instance that needs an image: one that is layered over it, or one
+    /// that is still being prepared and was asked for by one of these names.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn image_user(
+        &self,
+        digest: &str,
+        names: &[String],
+    ) -> Result<Option<String>, DbError> {
+        let digest = digest.to_owned();
+        let mut named = names.to_vec();
+        named.push(format!("sha256:{digest}"));
+        self.call(move |c| {
+            let sql = "SELECT name FROM instances WHERE image = ?1 OR (image IS NULL \
+                       AND spec ->> 'image' IN (SELECT value FROM json_each(?2))) LIMIT 1";
+            let named = json("image", &digest, &named)?;
+            let mut statement = c.prepare_cached(sql)?;
+            Ok(statement
+                .query_row([&digest, &named], |r| r.get(0))
+                .optional()?)
         })
         .await
     }

@@ -80,13 +80,117 @@ fn digest_user_data(tx: &Transaction<'_>) -> HookResult {
     Ok(())
 }
 
+/// Every record has an owner, today's the operator; a name is unique among its owner's
+/// records. SQLite changes no constraints of a table: the tables are made anew.
+const V3: &str = "
+CREATE TABLE instances_v3 (
+    id         TEXT PRIMARY KEY,
+    short      TEXT NOT NULL UNIQUE,
+    owner      TEXT NOT NULL,               -- 'operator', or an address in its canonical form
+    name       TEXT NOT NULL,
+    slot       INTEGER NOT NULL UNIQUE,
+    origin     TEXT NOT NULL,
+    spec       TEXT NOT NULL,
+    network    TEXT NOT NULL UNIQUE,
+    image      TEXT,
+    desired    TEXT NOT NULL,
+    restart    INTEGER NOT NULL DEFAULT 0,
+    forced     INTEGER NOT NULL DEFAULT 0,
+    phase      TEXT NOT NULL,
+    process    TEXT,
+    restarts   INTEGER NOT NULL DEFAULT 0,
+    created_at TEXT NOT NULL,
+    changed_at TEXT NOT NULL,
+    UNIQUE (owner, name)
+) STRICT;
+INSERT INTO instances_v3 SELECT id, short, 'operator', name, slot, origin, spec, network, image,
+    desired, restart, forced, phase, process, restarts, created_at, changed_at FROM instances;
+DROP TABLE instances;
+ALTER TABLE instances_v3 RENAME TO instances;
+CREATE INDEX instances_by_image ON instances (image);
+CREATE TABLE volumes_v3 (
+    id         TEXT PRIMARY KEY,
+    owner      TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    mib        INTEGER NOT NULL,
+    state      TEXT NOT NULL,               -- creating, ready, detaching, deleting
+    instance   TEXT REFERENCES instances (id),
+    mount      TEXT,
+    created_at TEXT NOT NULL,
+    UNIQUE (owner, name)
+) STRICT;
+INSERT INTO volumes_v3
+    SELECT id, 'operator', name, mib, state, instance, mount, created_at FROM volumes;
+DROP TABLE volumes;
+ALTER TABLE volumes_v3 RENAME TO volumes;
+CREATE INDEX volumes_by_instance ON volumes (instance);
+ALTER TABLE events ADD COLUMN owner TEXT NOT NULL DEFAULT 'operator';
+CREATE INDEX events_by_owner ON events (owner, seq);
+CREATE INDEX events_by_instance ON events (instance, seq);
+";
+
+/// Words of a phase are spelled with hyphens, in records as elsewhere.
+fn hyphenate_phases(tx: &Transaction<'_>) -> HookResult {
+    for (table, key, column, which) in [
+        ("instances", "id", "phase", "true"),
+        ("events", "seq", "data", "kind = 'phase'"),
+    ] {
+        let select = format!("SELECT CAST({key} AS TEXT), {column} FROM {table} WHERE {which}");
+        let mut statement = tx.prepare(&select)?;
+        let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+        let update = format!("UPDATE {table} SET {column} = ?2 WHERE {key} = ?1");
+        for row in rows.collect::<Result<Vec<(String, String)>, _>>()? {
+            let (key, text) = row;
+            // What is no JSON here is named when it is read.
+            if let Ok(mut phase) = serde_json::from_str(&text) {
+                hyphenate(&mut phase);
+                tx.execute(&update, [key, phase.to_string()])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hyphenate(phase: &mut serde_json::Value) {
+    for key in ["phase", "step", "stage", "then", "reason"] {
+        match phase.get_mut(key) {
+            Some(serde_json::Value::String(word)) => *word = word.replace('_', "-"),
+            Some(inner) => hyphenate(inner),
+            None => {}
+        }
+    }
+}
+
+/// The first version that overwrites what it deletes.
+const WITH_SECURE_DELETE: usize = 3;
+
+fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![
+        M::up(V1),
+        M::up_with_hook(V2, digest_user_data),
+        M::up_with_hook(V3, hyphenate_phases).foreign_key_check(),
+    ])
+}
+
 /// Pragmas and migrations.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", "ON")?;
+    // What is deleted may have been a secret in somebody's cloud-init.
+    connection.pragma_update(None, "secure_delete", "ON")?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    let migrations = vec![M::up(V1), M::up_with_hook(V2, digest_user_data)];
-    Migrations::new(migrations).to_latest(connection)?;
+    let before: usize = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    // While tables are made anew nothing refers to the old ones; checked afterwards.
+    connection.pragma_update(None, "foreign_keys", "OFF")?;
+    migrations().to_latest(connection)?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    if (1..WITH_SECURE_DELETE).contains(&before) {
+        // What older versions deleted is still between the records.
+        connection.execute_batch("VACUUM")?;
+        super::checkpoint(connection)?;
+    }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,17 +9,21 @@ mod events;
 mod images;
 mod instances;
 mod migrations;
+mod row;
+mod scope;
 mod totals;
 mod volumes;
 
 use std::{path::Path, sync::mpsc};
 
 use rusqlite::Connection;
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-pub use events::EventRow;
+pub use events::{About, EventRow};
 pub use images::ImageRow;
 pub use instances::{InstanceRow, NewInstance, ProcessRow};
+pub use scope::Scope;
 pub use volumes::{VolumeRow, VolumeState};
 
 /// What can go wrong with the database.
@@ -63,6 +67,9 @@ pub enum DbError {
     /// A rule over several rows.
     #[error("{0}")]
     Conflict(String),
+    /// The kernel gives no random numbers.
+    #[error("no random numbers: {0}")]
+    Entropy(getrandom::Error),
     /// More than the node has.
     #[error("{0}")]
     Capacity(String),
@@ -106,11 +113,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn settle(&self) -> Result<(), DbError> {
-        self.call(|c| {
-            c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            Ok(())
-        })
-        .await
+        self.call(|c| checkpoint(c)).await
     }
 
     /// Runs `work` on the database's thread.
@@ -128,19 +131,14 @@ impl Db {
     }
 }
 
-/// Turns a stored JSON text back into a value.
-fn stored<T: serde::de::DeserializeOwned>(
-    what: &'static str,
-    key: &str,
-    text: &str,
-) -> Result<T, DbError> {
-    serde_json::from_str(text).map_err(|e| DbError::Stored {
-        what,
-        key: key.to_owned(),
-        message: e.to_string(),
-    })
+/// Moves what the write-ahead log has into the database's file, and empties the log:
+/// what was deleted is in neither then (`secure_delete` overwrites it).
+fn checkpoint(c: &Connection) -> Result<(), DbError> {
+    c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
 }
 
+/// A value as JSON, for the column `what` of the row `key`.
 fn json<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Result<String, DbError> {
     serde_json::to_string(value).map_err(|e| DbError::Stored {
         what,
@@ -149,12 +147,18 @@ fn json<T: serde::Serialize>(what: &'static str, key: &str, value: &T) -> Result
     })
 }
 
-/// Now, as the database writes it (RFC 3339, UTC).
+/// A time as the database and the API write it (RFC 3339).
 #[must_use]
-pub fn now() -> String {
-    let now = time::OffsetDateTime::now_utc();
-    now.format(&time::format_description::well_known::Rfc3339)
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
+    // Only years beyond 9999 cannot be written.
+    at.format(&time::format_description::well_known::Rfc3339)
         .unwrap_or_default()
+}
+
+/// Now, in UTC.
+#[must_use]
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use crn_api_types::{Address, Owner};
+
 use super::*;
 use crate::{
     capacity::{Capacity, Totals},
@@ -35,6 +37,7 @@ fn request(name: &str) -> CreateRequest {
 
 fn new(request: CreateRequest) -> NewInstance {
     NewInstance {
+        owner: Owner::Operator,
         checked: request
             .check(&crate::config::Limits::default(), 1024)
             .unwrap(),
@@ -43,6 +46,15 @@ fn new(request: CreateRequest) -> NewInstance {
         capacity: room(),
         slots: 8,
     }
+}
+
+fn tenant(byte: u8) -> Owner {
+    Owner::Tenant(Address::ethereum([byte; 20]))
+}
+
+/// The operator's volume of that name.
+async fn volume(db: &Db, name: &str) -> Result<VolumeRow, DbError> {
+    db.find_volume(Scope::Node, name).await
 }
 
 fn with_volume(name: &str, volume: &str) -> CreateRequest {
@@ -56,38 +68,17 @@ fn with_volume(name: &str, volume: &str) -> CreateRequest {
 }
 
 #[tokio::test]
-async fn user_data_is_kept_apart_also_that_of_an_older_database() {
+async fn user_data_is_kept_apart_and_goes_with_its_instance() {
     let text = "#cloud-config\n{}\n";
-    let digest = disk::Sha256::of(text.as_bytes()).hex();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("agent.db");
+    let (_dir, db) = open();
     let mut request = request("web");
     request.cloud_init = Some(text.into());
-    let id = {
-        let (db, _) = Db::open(&path).unwrap();
-        let row = db.insert_instance(new(request)).await.unwrap();
-        assert_eq!(row.spec.user_data.as_ref(), Some(&digest));
-        db.settle().await.unwrap();
-        row.id
-    };
-    {
-        // As version 1 had it.
-        let c = Connection::open(&path).unwrap();
-        c.execute_batch(
-            "UPDATE instances SET spec = json_remove(json_set(spec, '$.cloud_init',
-                 (SELECT text FROM user_data WHERE instance = id)), '$.user_data');
-             DROP TABLE user_data;
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    }
-    let (db, fresh) = Db::open(&path).unwrap();
-    assert!(!fresh);
-    let row = db.instance(&id).await.unwrap();
+    let row = db.insert_instance(new(request)).await.unwrap();
+    let digest = disk::Sha256::of(text.as_bytes()).hex();
     assert_eq!(row.spec.user_data, Some(digest));
-    assert_eq!(db.user_data(&id).await.unwrap().as_deref(), Some(text));
-    db.remove_instance(&id).await.unwrap();
-    assert_eq!(db.user_data(&id).await.unwrap(), None);
+    assert_eq!(db.user_data(&row.id).await.unwrap().as_deref(), Some(text));
+    db.remove_instance(&row.id).await.unwrap();
+    assert_eq!(db.user_data(&row.id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -119,7 +110,7 @@ async fn an_instance_is_admitted_whole_or_not_at_all() {
     assert_eq!(db.totals().await.unwrap(), before);
     assert_eq!(before.disk_mib, 1024 + 128);
     assert!(matches!(
-        db.volume("other").await,
+        volume(&db, "other").await,
         Err(DbError::NotFound { .. })
     ));
 }
@@ -155,7 +146,7 @@ async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
         .insert_instance(new(with_volume("a", "data")))
         .await
         .unwrap();
-    let data = db.volume("data").await.unwrap();
+    let data = volume(&db, "data").await.unwrap();
     assert_eq!(data.state, VolumeState::Creating);
     let refused = db
         .set_volume_state(&data.id, VolumeState::Deleting)
@@ -164,7 +155,7 @@ async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
     assert!(matches!(refused, DbError::Conflict(_)));
     db.remove_instance(&a.id).await.unwrap();
     assert!(matches!(
-        db.volume("data").await,
+        volume(&db, "data").await,
         Err(DbError::NotFound { .. })
     ));
 
@@ -172,12 +163,12 @@ async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
         .insert_instance(new(with_volume("b", "data")))
         .await
         .unwrap();
-    let data = db.volume("data").await.unwrap();
+    let data = volume(&db, "data").await.unwrap();
     db.set_volume_state(&data.id, VolumeState::Ready)
         .await
         .unwrap();
     db.remove_instance(&b.id).await.unwrap();
-    let data = db.volume("data").await.unwrap();
+    let data = volume(&db, "data").await.unwrap();
     assert_eq!((data.instance, data.mount), (None, None));
 }
 
@@ -227,28 +218,206 @@ async fn what_was_asked_meanwhile_is_not_settled_away() {
     );
 }
 
+/// An instance with this id and, as older records may have it, any name.
+async fn insert_as(db: &Db, owner: Owner, id: &str, name: &str) -> InstanceRow {
+    let mut new = new(request("x"));
+    new.checked.name = Some(name.parse().unwrap());
+    new.capacity.instances = 99;
+    new.capacity.vcpus = 99;
+    new.capacity.memory_mib = 1 << 20;
+    new.id = id.parse().unwrap();
+    new.owner = owner;
+    db.insert_instance(new).await.unwrap()
+}
+
 #[tokio::test]
 async fn instances_are_found_by_name_id_and_beginning() {
     let (_dir, db) = open();
-    let row = db.insert_instance(new(request("abcdef"))).await.unwrap();
-    for reference in ["abcdef", row.id.as_str(), &row.id.as_str()[..6]] {
-        assert_eq!(
-            db.find_instance(reference).await.unwrap(),
-            row.id,
-            "{reference}"
-        );
+    let digits = |first: &str| format!("{first}{}", "0".repeat(64 - first.len()));
+    let own = |byte| Scope::Of(tenant(byte));
+    insert_as(&db, Owner::Operator, &digits("aaaaaa1"), "web").await;
+    insert_as(&db, Owner::Operator, &digits("bbbbbb2"), "aaaaaa").await;
+    insert_as(&db, tenant(1), &digits("cccccc3"), "web").await;
+    insert_as(&db, tenant(2), &digits("cccccc4"), "web").await;
+    insert_as(&db, tenant(2), &digits("dddddd5"), "bbbbbb").await;
+    let whole = digits("cccccc3");
+    let table = [
+        // The operator names its own, and everybody's ids.
+        (Scope::Node, "web", "aaaaaa1"),
+        (Scope::Node, "aaaaaa1", "aaaaaa1"),
+        (Scope::Node, "bbbbbb", "bbbbbb2"),
+        (Scope::Node, "cccccc3", "cccccc3"),
+        (Scope::Node, &whole, "cccccc3"),
+        // A name and the beginning of another's id, and a beginning of two.
+        (Scope::Node, "aaaaaa", "several"),
+        (Scope::Node, "cccccc", "several"),
+        // Tenants name their own, whole.
+        (own(1), "web", "cccccc3"),
+        (own(2), "web", "cccccc4"),
+        (own(1), &whole, "cccccc3"),
+        (own(1), "cccccc3", "none"),
+        (own(2), &whole, "none"),
+        (own(2), "bbbbbb", "dddddd5"),
+        (own(3), "web", "none"),
+        (own(1), "aaaaaa1", "none"),
+        (Scope::None, "web", "none"),
+        (Scope::None, &whole, "none"),
+        (Scope::Node, "", "none"),
+        (Scope::Node, "*", "none"),
+        (Scope::Node, "ccccc", "none"),
+        (Scope::Node, "cccccc*", "none"),
+        (Scope::Node, "' OR 1=1 --", "none"),
+    ];
+    for (scope, reference, expected) in table {
+        let told = format!("{scope:?} {reference}");
+        let got = match db.find_instance(scope, reference).await {
+            Ok(row) => row.id.as_str()[..7].to_owned(),
+            Err(DbError::NotFound { .. }) => "none".to_owned(),
+            Err(DbError::Conflict(_)) => "several".to_owned(),
+            Err(e) => panic!("{told}: {e}"),
+        };
+        assert_eq!(got, expected, "{told}");
     }
-    for reference in [
-        "",
-        "*",
-        &row.id.as_str()[..5],
-        "nobody",
-        "zzzzzz*",
-        "' OR 1=1 --",
-    ] {
-        let e = db.find_instance(reference).await.unwrap_err();
-        assert!(matches!(e, DbError::NotFound { .. }), "{reference}: {e}");
+    let seen = |scope| db.instances_in(scope);
+    assert_eq!(seen(Scope::Node).await.unwrap().len(), 5);
+    assert_eq!(seen(own(2)).await.unwrap().len(), 2);
+    assert_eq!(seen(own(3)).await.unwrap().len(), 0);
+    assert_eq!(seen(Scope::None).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_volume_is_never_had_by_naming_it() {
+    let (_dir, db) = open();
+    let theirs = db
+        .insert_volume(&tenant(1), &"data".parse().unwrap(), 64, room())
+        .await
+        .unwrap();
+    // Another owner's instance that names it gets one of its own.
+    for owner in [tenant(2), Owner::Operator] {
+        let mut new = new(with_volume("web", "data"));
+        new.owner = owner.clone();
+        let instance = db.insert_instance(new).await.unwrap();
+        let volumes = db.volumes_of(&instance.id).await.unwrap();
+        let [volume] = volumes.as_slice() else {
+            panic!("{volumes:?}")
+        };
+        assert_eq!((&volume.owner, volume.name.as_str()), (&owner, "data"));
+        assert_ne!(volume.id, theirs.id);
+        // Not by its id either.
+        let e = db
+            .attach_volume(&theirs.id, &instance.id, None, 16)
+            .await
+            .unwrap_err();
+        assert!(matches!(e, DbError::Conflict(_)), "{e}");
     }
+    let row = db.volume(&theirs.id).await.unwrap();
+    assert_eq!((row.instance, row.owner), (None, tenant(1)));
+    let own = Scope::Of(tenant(2));
+    let e = db.find_volume(own, &theirs.id).await.unwrap_err();
+    assert!(matches!(e, DbError::NotFound { .. }), "{e}");
+    let row = db.find_volume(Scope::Node, &theirs.id).await.unwrap();
+    assert_eq!(row.owner, tenant(1), "the operator may name any by its id");
+}
+
+#[tokio::test]
+async fn a_name_is_taken_for_its_owner_alone() {
+    let (_dir, db) = open();
+    for owner in [Owner::Operator, tenant(1), tenant(2)] {
+        let mut first = new(request("web"));
+        first.owner = owner.clone();
+        db.insert_instance(first).await.unwrap();
+        let mut second = new(request("web"));
+        second.owner = owner;
+        second.capacity.instances = 9;
+        let e = db.insert_instance(second).await.unwrap_err();
+        assert!(matches!(e, DbError::NameTaken(name) if name == "web"));
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_deleted_instance_stays_in_the_files() {
+    let (dir, db) = open();
+    let mut request = request("web");
+    request.cloud_init = Some(format!("#cloud-config\n# {}\n", "HUNTER2 ".repeat(5000)));
+    let row = db.insert_instance(new(request)).await.unwrap();
+    let has = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        files.flatten().any(|file| {
+            let bytes = std::fs::read(file.path()).unwrap();
+            bytes.windows(7).any(|w| w == b"HUNTER2")
+        })
+    };
+    assert!(has());
+    db.remove_instance(&row.id).await.unwrap();
+    assert!(!has());
+}
+
+#[tokio::test]
+async fn an_event_is_its_owners() {
+    let (_dir, db) = open();
+    let id = format!("{:064}", 1);
+    let row = insert_as(&db, tenant(1), &id, "web").await;
+    let about = || About::Instance(row.id.clone());
+    let kind = |kind: &'static str| db.record_event(about(), kind, serde_json::json!({}));
+    kind("created").await.unwrap();
+    db.record_event(About::Of(Owner::Operator), "image", serde_json::json!({}))
+        .await
+        .unwrap();
+    db.remove_instance(&row.id).await.unwrap();
+    // Also of an instance that is gone.
+    assert_eq!(kind("deleted").await.unwrap().owner, tenant(1));
+    let seen = async |scope, instance| -> Vec<i64> {
+        let events = db.events_after(scope, instance, 0, 99).await.unwrap();
+        events.iter().map(|e| e.seq).collect()
+    };
+    assert_eq!(seen(Scope::Node, None).await, [1, 2, 3]);
+    assert_eq!(seen(Scope::Of(tenant(1)), None).await, [1, 3]);
+    assert_eq!(seen(Scope::Of(Owner::Operator), None).await, [2]);
+    assert_eq!(seen(Scope::Of(tenant(2)), None).await, [0; 0]);
+    assert_eq!(seen(Scope::None, None).await, [0; 0]);
+    let other = Scope::Of(tenant(2));
+    assert_eq!(seen(other, Some(row.id.clone())).await, [0; 0]);
+    let before = |scope, last| db.event_before_last(scope, None, last);
+    assert_eq!(before(Scope::Node, 1).await.unwrap(), 2);
+    assert_eq!(before(Scope::Of(tenant(1)), 1).await.unwrap(), 1);
+    assert_eq!(before(Scope::Of(tenant(1)), 5).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn one_owners_events_erase_nobody_elses() {
+    let (_dir, db) = open();
+    // Many at once: one transaction for all.
+    db.call(|c| {
+        let tx = c.transaction()?;
+        let event = |owner| events::insert(&tx, &About::Of(owner), "test", serde_json::json!({}));
+        event(Owner::Operator)?;
+        event(tenant(1))?;
+        for _ in 0..12_000 {
+            event(tenant(2))?;
+        }
+        event(tenant(3))?;
+        // As if tenant 3 had been gone for long.
+        tx.execute(
+            "UPDATE events SET at = '2020-01-01T00:00:00Z' WHERE owner = ?1",
+            [tenant(3).as_str()],
+        )?;
+        for _ in 0..12_000 {
+            event(Owner::Operator)?;
+        }
+        tx.commit()?;
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let count = async |owner| {
+        let events = db.events_after(Scope::Of(owner), None, 0, 99_999).await;
+        events.unwrap().len()
+    };
+    assert_eq!(count(tenant(1)).await, 1);
+    assert_eq!(count(tenant(2)).await, 1000);
+    assert_eq!(count(tenant(3)).await, 0);
+    let operators = count(Owner::Operator).await;
+    assert!((10_000..10_256).contains(&operators), "{operators}");
 }
 
 #[tokio::test]

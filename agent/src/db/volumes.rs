@@ -1,10 +1,19 @@
 //! Records of volumes.
 
+use std::str::FromStr;
+
+use crn_api_types::Owner;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-use super::{Db, DbError, now, totals::totals};
+use super::{
+    Db, DbError, Scope, now, rfc3339,
+    row::{Columns, all, first},
+    scope::only,
+    totals::totals,
+};
 use crate::{
     capacity::{self, Capacity, Totals},
     ids::{InstanceId, Name},
@@ -35,11 +44,15 @@ impl VolumeState {
             Self::Deleting => "deleting",
         }
     }
+}
 
-    fn parse(word: &str) -> Option<Self> {
-        [Self::Creating, Self::Ready, Self::Detaching, Self::Deleting]
-            .into_iter()
-            .find(|s| s.word() == word)
+impl FromStr for VolumeState {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let states = [Self::Creating, Self::Ready, Self::Detaching, Self::Deleting];
+        let found = states.into_iter().find(|state| state.word() == word);
+        found.ok_or_else(|| format!("{word:?} is no state of a volume"))
     }
 }
 
@@ -48,91 +61,67 @@ impl VolumeState {
 pub struct VolumeRow {
     /// 16 hexadecimal digits: file name, virtio serial number.
     pub id: String,
-    /// Name.
+    /// Whose it is.
+    pub owner: Owner,
+    /// Name, unique among its owner's.
     pub name: Name,
     /// Size, MiB.
     pub mib: u64,
     /// Whether the file is there.
     pub state: VolumeState,
-    /// Who has it.
+    /// The instance that has it.
     pub instance: Option<InstanceId>,
+    /// That instance's name.
+    pub instance_name: Option<Name>,
     /// Where that guest mounts it.
     pub mount: Option<String>,
-    /// RFC 3339.
-    pub created_at: String,
+    /// When it was recorded.
+    pub created_at: OffsetDateTime,
 }
 
-const COLUMNS: &str = "id, name, mib, state, instance, mount, created_at";
+const SELECT: &str = "SELECT v.id AS id, v.owner AS owner, v.name AS name, v.mib AS mib, \
+                      v.state AS state, v.instance AS instance, i.name AS instance_name, \
+                      v.mount AS mount, v.created_at AS created_at \
+                      FROM volumes v LEFT JOIN instances i ON i.id = v.instance";
 
-type Raw = (
-    String,
-    String,
-    u64,
-    String,
-    Option<String>,
-    Option<String>,
-    String,
-);
-
-fn raw(r: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok((
-        r.get(0)?,
-        r.get(1)?,
-        r.get(2)?,
-        r.get(3)?,
-        r.get(4)?,
-        r.get(5)?,
-        r.get(6)?,
-    ))
-}
-
-fn decode(r: Raw) -> Result<VolumeRow, DbError> {
-    let key = r.0;
-    let bad = |what: &'static str, message: String| DbError::Stored {
-        what,
-        key: key.clone(),
-        message,
-    };
+fn decode(row: &Row<'_>) -> Result<VolumeRow, DbError> {
+    let row = Columns::of(row, "id")?;
     Ok(VolumeRow {
-        name: r
-            .1
-            .parse()
-            .map_err(|e: crate::ids::IdError| bad("name", e.to_string()))?,
-        mib: r.2,
-        state: VolumeState::parse(&r.3).ok_or_else(|| bad("state", r.3.clone()))?,
-        instance: r
-            .4
-            .map(|i| i.parse())
-            .transpose()
-            .map_err(|e: crate::ids::IdError| bad("instance", e.to_string()))?,
-        mount: r.5,
-        created_at: r.6,
-        id: key,
+        id: row.get("id")?,
+        owner: row.parsed("owner")?,
+        name: row.parsed("name")?,
+        mib: row.get("mib")?,
+        state: row.parsed("state")?,
+        instance: row.parsed_option("instance")?,
+        instance_name: row.parsed_option("instance_name")?,
+        mount: row.get("mount")?,
+        created_at: row.time("created_at")?,
     })
 }
 
-fn by_name(c: &Connection, name: &str) -> Result<Option<VolumeRow>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM volumes WHERE name = ?1");
-    c.prepare_cached(&sql)?
-        .query_row([name], raw)
-        .optional()?
-        .map(decode)
-        .transpose()
+fn by_name(c: &Connection, owner: &Owner, name: &Name) -> Result<Option<VolumeRow>, DbError> {
+    let sql = format!("{SELECT} WHERE v.owner = ?1 AND v.name = ?2");
+    let key = [owner.as_str(), name.as_str()];
+    first(&mut *c.prepare_cached(&sql)?, key, decode)
 }
 
-fn need(c: &Connection, name: &str) -> Result<VolumeRow, DbError> {
-    let key = crate::ids::clip(name);
-    by_name(c, name)?.ok_or(DbError::NotFound {
+fn get(c: &Connection, id: &str) -> Result<VolumeRow, DbError> {
+    let sql = format!("{SELECT} WHERE v.id = ?1");
+    first(&mut *c.prepare_cached(&sql)?, [id], decode)?.ok_or_else(|| DbError::NotFound {
         what: "volume",
-        key,
+        key: id.to_owned(),
     })
 }
 
-/// MiB of those wanted volumes that do not exist yet.
-pub(super) fn missing(c: &Connection, wanted: &[WantedVolume]) -> Result<u64, DbError> {
+/// MiB of those wanted volumes that their owner does not have yet.
+pub(super) fn missing(
+    c: &Connection,
+    owner: &Owner,
+    wanted: &[WantedVolume],
+) -> Result<u64, DbError> {
     let mut mib = 0;
     for volume in wanted {
-        if by_name(c, volume.name.as_str())?.is_none() {
+        if by_name(c, owner, &volume.name)?.is_none() {
             mib += u64::from(volume.size.0);
         }
     }
@@ -141,44 +130,53 @@ pub(super) fn missing(c: &Connection, wanted: &[WantedVolume]) -> Result<u64, Db
 
 fn new_id() -> Result<String, DbError> {
     let mut bytes = [0u8; 8];
-    getrandom::fill(&mut bytes).map_err(|e| DbError::Conflict(e.to_string()))?;
+    getrandom::fill(&mut bytes).map_err(DbError::Entropy)?;
     Ok(hex::encode(bytes))
 }
 
-fn create(c: &Connection, name: &Name, mib: u64) -> Result<VolumeRow, DbError> {
-    if by_name(c, name.as_str())?.is_some() {
+fn create(c: &Connection, owner: &Owner, name: &Name, mib: u64) -> Result<VolumeRow, DbError> {
+    if by_name(c, owner, name)?.is_some() {
         return Err(DbError::NameTaken(name.to_string()));
     }
+    let id = new_id()?;
     c.execute(
-        "INSERT INTO volumes (id, name, mib, state, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO volumes (id, owner, name, mib, state, created_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
-            new_id()?,
+            id,
+            owner.as_str(),
             name.as_str(),
             mib,
             VolumeState::Creating.word(),
-            now()
+            rfc3339(now())
         ],
     )?;
-    need(c, name.as_str())
+    get(c, &id)
 }
 
-fn attach(c: &Connection, name: &str, to: &InstanceId, mount: Option<&str>) -> Result<(), DbError> {
-    let volume = need(c, name)?;
+fn attach(
+    c: &Connection,
+    volume: &VolumeRow,
+    to: &InstanceId,
+    mount: Option<&str>,
+) -> Result<(), DbError> {
+    let name = &volume.name;
     if volume.state == VolumeState::Deleting {
         return Err(DbError::Conflict(format!("volume {name} is being deleted")));
     }
-    if let Some(holder) = volume.instance.filter(|holder| holder != to) {
-        let instance = c
-            .query_row(
-                "SELECT name FROM instances WHERE id = ?1",
-                [holder.as_str()],
-                |r| r.get(0),
-            )
-            .optional()?
-            .unwrap_or_else(|| holder.to_string());
+    let owner = c
+        .prepare_cached("SELECT owner FROM instances WHERE id = ?1")?
+        .query_row([to.as_str()], |r| r.get::<_, String>(0))
+        .optional()?;
+    if owner.as_deref() != Some(volume.owner.as_str()) {
+        let message = format!("volume {name} and the instance are not the same owner's");
+        return Err(DbError::Conflict(message));
+    }
+    if let Some(holder) = volume.instance.as_ref().filter(|holder| *holder != to) {
+        let instance = volume.instance_name.as_ref();
         return Err(DbError::VolumeInUse {
-            volume: name.to_owned(),
-            instance,
+            volume: name.to_string(),
+            instance: instance.map_or_else(|| holder.to_string(), ToString::to_string),
         });
     }
     if volume.state == VolumeState::Detaching {
@@ -192,16 +190,18 @@ fn attach(c: &Connection, name: &str, to: &InstanceId, mount: Option<&str>) -> R
     Ok(())
 }
 
-/// For a new instance: takes the volume if it exists, else records a new one.
+/// For a new instance: takes the volume if its owner has it, else records a new one.
 pub(super) fn attach_or_create(
     c: &Connection,
     wanted: &WantedVolume,
+    owner: &Owner,
     to: &InstanceId,
 ) -> Result<(), DbError> {
-    if by_name(c, wanted.name.as_str())?.is_none() {
-        create(c, &wanted.name, wanted.size.0.into())?;
-    }
-    attach(c, wanted.name.as_str(), to, wanted.mount.as_deref())
+    let volume = match by_name(c, owner, &wanted.name)? {
+        Some(volume) => volume,
+        None => create(c, owner, &wanted.name, wanted.size.0.into())?,
+    };
+    attach(c, &volume, to, wanted.mount.as_deref())
 }
 
 /// Nobody has the volumes whose `column` is `key` any more.
@@ -216,27 +216,24 @@ pub(super) fn detach(c: &Connection, column: &str, key: &str) -> Result<(), DbEr
     Ok(())
 }
 
-fn list(c: &Connection, filter: &str, key: &[&str]) -> Result<Vec<VolumeRow>, DbError> {
-    let sql = format!("SELECT {COLUMNS} FROM volumes {filter} ORDER BY created_at, id");
-    let mut statement = c.prepare_cached(&sql)?;
-    let rows = statement
-        .query_map(rusqlite::params_from_iter(key), raw)?
-        .collect::<Result<Vec<_>, _>>()?;
-    rows.into_iter().map(decode).collect()
+fn list(c: &Connection, filter: &str, key: Option<&str>) -> Result<Vec<VolumeRow>, DbError> {
+    let sql = format!("{SELECT} WHERE {filter} ORDER BY v.created_at, v.id");
+    all(&mut *c.prepare_cached(&sql)?, [key], decode)
 }
 
 impl Db {
     /// Records a new volume, its file yet to be made.
     ///
     /// # Errors
-    /// A taken name, a full node.
+    /// A name that the owner has given already, a full node.
     pub async fn insert_volume(
         &self,
+        owner: &Owner,
         name: &Name,
         mib: u64,
         capacity: Capacity,
     ) -> Result<VolumeRow, DbError> {
-        let name = name.clone();
+        let (owner, name) = (owner.clone(), name.clone());
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let asked = Totals {
@@ -245,20 +242,57 @@ impl Db {
             };
             capacity::admit(totals(&tx)?, asked, capacity)
                 .map_err(|e| DbError::Capacity(e.to_string()))?;
-            let row = create(&tx, &name, mib)?;
+            let row = create(&tx, &owner, &name, mib)?;
             tx.commit()?;
             Ok(row)
         })
         .await
     }
 
-    /// One volume by its name.
+    /// One volume by its id.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn volume(&self, name: &str) -> Result<VolumeRow, DbError> {
-        let name = name.to_owned();
-        self.call(move |c| need(c, &name)).await
+    pub async fn volume(&self, id: &str) -> Result<VolumeRow, DbError> {
+        let id = id.to_owned();
+        self.call(move |c| get(c, &id)).await
+    }
+
+    /// The one volume that `reference` names in `scope`, by its name or its whole id.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`], or [`DbError::Conflict`] when it is one's name and
+    /// another's id.
+    pub async fn find_volume(&self, scope: Scope, reference: &str) -> Result<VolumeRow, DbError> {
+        let reference = reference.to_owned();
+        self.call(move |c| {
+            let sql = format!(
+                "{SELECT} WHERE (v.owner = ?1 AND v.name = ?2) \
+                 OR (v.id = ?2 AND v.owner = coalesce(?3, v.owner)) LIMIT 2"
+            );
+            let params = params![scope.names_of(), reference, scope.only_of()];
+            only(
+                "volume",
+                &reference,
+                all(&mut *c.prepare_cached(&sql)?, params, decode)?,
+            )
+        })
+        .await
+    }
+
+    /// The volumes in `scope`, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn volumes_in(&self, scope: Scope) -> Result<Vec<VolumeRow>, DbError> {
+        self.call(move |c| {
+            let filter = match scope {
+                Scope::Node => "?1 IS NULL",
+                Scope::Of(_) | Scope::None => "v.owner = ?1",
+            };
+            list(c, filter, scope.only_of())
+        })
+        .await
     }
 
     /// All volumes, oldest first.
@@ -266,7 +300,7 @@ impl Db {
     /// # Errors
     /// Those of the database.
     pub async fn volumes(&self) -> Result<Vec<VolumeRow>, DbError> {
-        self.call(|c| list(c, "", &[])).await
+        self.volumes_in(Scope::Node).await
     }
 
     /// The volumes of one instance, in the order in which they were created.
@@ -275,26 +309,26 @@ impl Db {
     /// Those of the database.
     pub async fn volumes_of(&self, id: &InstanceId) -> Result<Vec<VolumeRow>, DbError> {
         let id = id.clone();
-        self.call(move |c| list(c, "WHERE instance = ?1", &[id.as_str()]))
+        self.call(move |c| list(c, "v.instance = ?1", Some(id.as_str())))
             .await
     }
 
-    /// Records that an instance has the volume.
+    /// Records that an instance of the same owner has the volume.
     ///
     /// # Errors
-    /// [`DbError::VolumeInUse`], [`DbError::NotFound`].
+    /// [`DbError::VolumeInUse`], [`DbError::NotFound`], [`DbError::Conflict`].
     pub async fn attach_volume(
         &self,
-        name: &str,
+        id: &str,
         to: &InstanceId,
         mount: Option<&str>,
         most: usize,
     ) -> Result<(), DbError> {
-        let (name, to, mount) = (name.to_owned(), to.clone(), mount.map(str::to_owned));
+        let (id, to, mount) = (id.to_owned(), to.clone(), mount.map(str::to_owned));
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            attach(&tx, &name, &to, mount.as_deref())?;
-            if list(&tx, "WHERE instance = ?1", &[to.as_str()])?.len() > most {
+            attach(&tx, &get(&tx, &id)?, &to, mount.as_deref())?;
+            if list(&tx, "v.instance = ?1", Some(to.as_str()))?.len() > most {
                 let message = format!("an instance can have {most} volumes");
                 return Err(DbError::Conflict(message));
             }

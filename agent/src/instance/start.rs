@@ -267,11 +267,7 @@ impl Task {
 
 /// How long ago a process was launched, as recorded.
 pub(super) fn age(process: Option<&ProcessRow>) -> Duration {
-    let parse = |text: &str| {
-        OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()
-    };
     process
-        .and_then(|p| parse(&p.launched_at))
-        .and_then(|at| (OffsetDateTime::now_utc() - at).try_into().ok())
+        .and_then(|p| (OffsetDateTime::now_utc() - p.launched_at).try_into().ok())
         .unwrap_or_default()
 }

@@ -36,19 +36,19 @@ impl Task {
     /// it was.
     pub(super) async fn attach_volume(
         &mut self,
-        name: &str,
+        id: &str,
         mount: Option<&str>,
     ) -> Result<(), TaskError> {
-        let before = self.node.db.volume(name).await?;
+        let before = self.node.db.volume(id).await?;
         self.check_seed_with(&before, mount).await?;
         self.node
             .db
-            .attach_volume(name, &self.id, mount, MAX_VOLUMES)
+            .attach_volume(id, &self.id, mount, MAX_VOLUMES)
             .await?;
         fault::point("recorded", "attach");
         let result = self.make_and_plug(&before).await;
         if let Err(e) = &result {
-            warn!("volume {name} cannot be attached: {e}");
+            warn!("volume {} cannot be attached: {e}", before.name);
             self.take_back(&before).await?;
         }
         result
@@ -70,8 +70,8 @@ impl Task {
     async fn take_back(&self, before: &VolumeRow) -> Result<(), TaskError> {
         let db = &self.node.db;
         if before.instance.as_ref() == Some(&self.id) {
-            let (name, mount) = (before.name.as_str(), before.mount.as_deref());
-            return Ok(db.attach_volume(name, &self.id, mount, MAX_VOLUMES).await?);
+            let (id, mount) = (before.id.as_str(), before.mount.as_deref());
+            return Ok(db.attach_volume(id, &self.id, mount, MAX_VOLUMES).await?);
         }
         if let Some(qmp) = self.live_monitor()
             && hotplug::unplug(&qmp, &before.id, UNPLUG_LIMIT)
@@ -106,12 +106,12 @@ impl Task {
     }
 
     /// Detaches a volume, from a running guest when it lets go of it.
-    pub(super) async fn detach_volume(&mut self, name: &str) -> Result<(), TaskError> {
-        let volume = self.node.db.volume(name).await?;
+    pub(super) async fn detach_volume(&mut self, id: &str) -> Result<(), TaskError> {
+        let volume = self.node.db.volume(id).await?;
         match &volume.instance {
             None => return Ok(()),
             Some(holder) if *holder != self.id => {
-                let message = format!("volume {name} is attached to another instance");
+                let message = format!("volume {} is attached to another instance", volume.name);
                 return Err(TaskError::Refused(message));
             }
             Some(_) => {}
@@ -179,8 +179,8 @@ impl Task {
     }
 
     /// Grows a volume; a running guest sees it at once.
-    pub(super) async fn grow_volume(&mut self, name: &str, mib: u64) -> Result<(), TaskError> {
-        let volume = self.node.db.volume(name).await?;
+    pub(super) async fn grow_volume(&mut self, id: &str, mib: u64) -> Result<(), TaskError> {
+        let volume = self.node.db.volume(id).await?;
         self.node
             .db
             .grow_volume(&volume.id, mib, self.node.capacity)

@@ -18,7 +18,7 @@ pub use transition::{Circumstances, Illegal, Transition};
 
 /// What the owner wants of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Desired {
     /// It should run, also after a crash or a reboot of the host.
     Running,
@@ -30,7 +30,7 @@ pub enum Desired {
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "phase", rename_all = "snake_case")]
+#[serde(tag = "phase", rename_all = "kebab-case")]
 pub enum Phase {
     /// What the first start needs is being made.
     Preparing {
@@ -81,7 +81,7 @@ pub enum Phase {
 
 /// Steps before the first start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum PrepareStep {
     /// The base image is fetched unless it is in the store.
     Image,
@@ -95,7 +95,7 @@ pub enum PrepareStep {
 
 /// Steps of each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum StartStep {
     /// Firewall elements, tap, addresses, routes; then QEMU is launched with the
     /// tap. One step: a tap lives as long as somebody holds its descriptor.
@@ -106,7 +106,7 @@ pub enum StartStep {
 
 /// How a QEMU is asked to go; each stage has its own time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum StopStage {
     /// ACPI power button: the guest shuts itself down.
     PowerButton,
@@ -120,7 +120,7 @@ pub enum StopStage {
 
 /// What follows a stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "then", rename_all = "snake_case")]
+#[serde(tag = "then", rename_all = "kebab-case")]
 pub enum Then {
     /// Stay stopped.
     Stay {
@@ -138,7 +138,7 @@ pub enum Then {
 
 /// Why an instance is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum StopReason {
     /// Created without being started.
     NeverStarted,
@@ -150,7 +150,7 @@ pub enum StopReason {
 
 /// Steps of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum DeleteStep {
     /// Network and run files.
     CleanUp,
@@ -171,7 +171,7 @@ pub struct Failure {
 
 /// Stable words for what went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum FailureCode {
     /// The base image could not be had.
     Image,

@@ -15,7 +15,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{ErrorCode, OpError};
+use super::{Caller, ErrorCode, OpError, lookup, permission::Operation};
 use crate::{ids::InstanceId, node::Node, paths::InstanceFile, qemu::plan::socket};
 
 /// What is read of the log at a time.
@@ -49,10 +49,12 @@ struct Reading {
 /// When there is no such instance, or the log cannot be read; in the stream too.
 pub async fn log(
     node: &Arc<Node>,
+    caller: &Caller,
     reference: &str,
     query: LogQuery,
-) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static, OpError> {
-    let id = node.db.find_instance(reference).await?;
+) -> Result<impl Stream<Item = io::Result<Vec<u8>>> + Send + use<>, OpError> {
+    let row = lookup::instance(node, caller, Operation::ReadConsoleLog, reference).await?;
+    let id = row.id;
     let path = node.paths.instance_file(&id, InstanceFile::ConsoleLog);
     let mut reading = Reading {
         node: node.clone(),
@@ -156,9 +158,13 @@ impl Drop for Claim {
 ///
 /// # Errors
 /// When it does not run, or somebody else has the console.
-pub async fn attach(node: &Arc<Node>, reference: &str) -> Result<Console, OpError> {
-    let id = node.db.find_instance(reference).await?;
-    let name = node.db.instance(&id).await?.name;
+pub async fn attach(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+) -> Result<Console, OpError> {
+    let row = lookup::instance(node, caller, Operation::AttachConsole, reference).await?;
+    let (id, name) = (row.id, row.name);
     let claim = Claim::new(&id).ok_or_else(|| {
         OpError::conflict(format!(
             "somebody else is attached to the console of {name}"

@@ -96,6 +96,11 @@ impl OpError {
         Self::new(ErrorCode::Conflict, message)
     }
 
+    /// For callers that can own nothing.
+    pub(crate) fn nobody() -> Self {
+        Self::new(ErrorCode::Forbidden, "this caller can own nothing")
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Internal, message)
     }

@@ -5,8 +5,15 @@ use std::{collections::VecDeque, sync::Arc};
 use futures::{Stream, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
-use super::OpError;
-use crate::{db::EventRow, ids::InstanceId, node::Node};
+use super::{
+    Caller, OpError, lookup,
+    permission::{Operation, permit},
+};
+use crate::{
+    db::{EventRow, Scope},
+    ids::InstanceId,
+    node::Node,
+};
 
 /// Events that are read from the database at a time.
 const BATCH: u32 = 256;
@@ -18,8 +25,8 @@ pub struct Query {
     pub after: Option<i64>,
     /// The last so many events first; takes the place of `after`.
     pub last: Option<u32>,
-    /// Of this instance only.
-    pub instance: Option<InstanceId>,
+    /// Of this instance only, by its name or id.
+    pub instance: Option<String>,
     /// Wait for more at the end.
     pub follow: bool,
 }
@@ -27,13 +34,15 @@ pub struct Query {
 struct Reading {
     node: Arc<Node>,
     wake: Receiver<Arc<EventRow>>,
-    query: Query,
+    scope: Scope,
+    instance: Option<InstanceId>,
+    follow: bool,
     after: i64,
     ready: VecDeque<EventRow>,
     ended: bool,
 }
 
-/// The events that `query` names, in order, each once.
+/// The events that `query` names and the caller may know of, in order, each once.
 ///
 /// What is told live only says that there is something to read: events are read
 /// from the database, so that a slow reader loses none and the order is the
@@ -43,16 +52,26 @@ struct Reading {
 /// Those of the database; in the stream too.
 pub async fn stream(
     node: &Arc<Node>,
+    caller: &Caller,
     query: Query,
-) -> Result<impl Stream<Item = Result<EventRow, OpError>> + Send + 'static, OpError> {
+) -> Result<impl Stream<Item = Result<EventRow, OpError>> + Send + use<>, OpError> {
+    permit(caller, Operation::WatchEvents, None)?;
+    let instance = match &query.instance {
+        Some(reference) => {
+            let row = lookup::instance(node, caller, Operation::WatchEvents, reference).await?;
+            Some(row.id)
+        }
+        None => None,
+    };
+    let scope = caller.scope();
     // Listen before looking, so that nothing falls between.
     let wake = node.events.listen();
     let newest = node.db.newest_event().await?;
     let after = match (query.last, query.after) {
-        (Some(last), _) => match &query.instance {
-            Some(id) => node.db.event_before_last(id, last).await?,
-            None => newest.saturating_sub(last.into()),
-        },
+        (Some(last), _) => {
+            let (scope, instance) = (scope.clone(), instance.clone());
+            node.db.event_before_last(scope, instance, last).await?
+        }
         // A number that is yet to come is of another database: from now on, then.
         (None, Some(after)) => after.min(newest),
         (None, None) => newest,
@@ -60,7 +79,9 @@ pub async fn stream(
     let reading = Reading {
         node: node.clone(),
         wake,
-        query,
+        scope,
+        instance,
+        follow: query.follow,
         after,
         ready: VecDeque::new(),
         ended: false,
@@ -79,7 +100,7 @@ impl Reading {
             }
             match self.read().await {
                 Ok(true) => {}
-                Ok(false) if self.query.follow => self.wait().await,
+                Ok(false) if self.follow => self.wait().await,
                 Ok(false) => self.ended = true,
                 Err(e) => {
                     self.ended = true;
@@ -92,14 +113,14 @@ impl Reading {
 
     /// Reads the next events. False when there are none.
     async fn read(&mut self) -> Result<bool, OpError> {
-        let events = self.node.db.events_after(self.after, BATCH).await?;
+        let (scope, instance) = (self.scope.clone(), self.instance.clone());
+        let db = &self.node.db;
+        let events = db.events_after(scope, instance, self.after, BATCH).await?;
         let Some(last) = events.last() else {
             return Ok(false);
         };
         self.after = last.seq;
-        let wanted = self.query.instance.as_ref().map(InstanceId::as_str);
-        let fits = |e: &EventRow| wanted.is_none_or(|id| e.instance.as_deref() == Some(id));
-        self.ready.extend(events.into_iter().filter(fits));
+        self.ready.extend(events);
         Ok(true)
     }
 

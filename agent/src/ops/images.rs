@@ -1,10 +1,6 @@
 //! Operations on images.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use disk::{Digest, Format, Sha256};
 use futures::Stream;
@@ -12,10 +8,17 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    ErrorCode, ImageView, OpError,
+    Caller, ErrorCode, ImageView, OpError,
+    permission::{Operation, permit},
     progress::{Step, steps},
 };
-use crate::{db::ImageRow, fs::blocking, images::ImageError, node::Node, spec::ImageName};
+use crate::{
+    db::{ImageRow, rfc3339},
+    fs::blocking,
+    images::ImageError,
+    node::Node,
+    spec::ImageName,
+};
 
 /// A file of this host to take into the store.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -34,10 +37,6 @@ pub struct ImportRequest {
     pub digest: Option<String>,
 }
 
-fn digest_name(digest: &Sha256) -> String {
-    digest.to_string()
-}
-
 fn named(row: ImageRow, instances: u64) -> ImageView {
     ImageView {
         name: row.name,
@@ -48,27 +47,48 @@ fn named(row: ImageRow, instances: u64) -> ImageView {
         file_size: Some(row.file_size),
         source: row.source,
         instances,
-        added_at: Some(row.added_at),
+        added_at: Some(rfc3339(row.added_at)),
     }
 }
 
-/// How many instances are layered over each digest.
-async fn users(node: &Arc<Node>) -> Result<HashMap<String, u64>, OpError> {
-    let mut users = HashMap::new();
-    for row in node.db.instances().await? {
-        if let Some(digest) = row.image {
-            *users.entry(digest).or_default() += 1;
-        }
-    }
-    Ok(users)
-}
-
-/// All images: those in the store, named or not, and those that could be fetched.
+/// All images that the caller may use: those in the store, named or not, and those
+/// that could be fetched.
 ///
 /// # Errors
 /// Those of the database and of the store.
-pub async fn list(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
-    let users = users(node).await?;
+pub async fn list(node: &Arc<Node>, caller: &Caller) -> Result<Vec<ImageView>, OpError> {
+    permit(caller, Operation::ListImages, None)?;
+    let mut views = all(node).await?;
+    if permit(caller, Operation::UseOwnImage, None).is_err() {
+        views.retain(|view| is_offered(node, &view.name));
+        for view in &mut views {
+            view.instances = 0;
+        }
+    }
+    Ok(views)
+}
+
+/// In the catalogue: for whoever may create an instance.
+fn is_offered(node: &Arc<Node>, name: &str) -> bool {
+    let name = name.parse::<ImageName>();
+    name.is_ok_and(|name| node.images.catalogue.get(&name).is_some())
+}
+
+/// Refuses an image that is not for this caller, as if there were none.
+pub(super) fn may_use(
+    node: &Arc<Node>,
+    caller: &Caller,
+    name: &ImageName,
+) -> Result<(), ImageError> {
+    let offered = node.images.catalogue.get(name).is_some();
+    if offered || permit(caller, Operation::UseOwnImage, None).is_ok() {
+        return Ok(());
+    }
+    Err(ImageError::Unknown { name: name.clone() })
+}
+
+async fn all(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
+    let users = node.db.image_users().await?;
     let used = |digest: &str| users.get(digest).copied().unwrap_or_default();
     let store = node.images.store.clone();
     let present = blocking(move || store.list().map_err(OpError::from)).await?;
@@ -95,17 +115,22 @@ pub async fn list(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
         let store = node.images.store.clone();
         let image = blocking(move || store.get(&digest.into()).map_err(OpError::from)).await;
         let info = image.ok().flatten().map(|image| image.info);
-        views.push(ImageView {
-            stored: true,
-            digest: Some(digest_name(&digest)),
-            format: info.as_ref().map(|i| i.format.to_string()),
-            virtual_size: info.as_ref().map(|i| i.virtual_size.bytes()),
-            file_size: info.as_ref().map(|i| i.file_size.bytes()),
-            instances: used(&hex),
-            ..fetchable(digest_name(&digest), String::new())
-        });
+        views.push(unnamed(&digest, info, used(&hex)));
     }
     Ok(views)
+}
+
+/// An image of the store without a name.
+fn unnamed(digest: &Sha256, info: Option<disk::ImageInfo>, instances: u64) -> ImageView {
+    ImageView {
+        stored: true,
+        digest: Some(digest.to_string()),
+        format: info.as_ref().map(|i| i.format.to_string()),
+        virtual_size: info.as_ref().map(|i| i.virtual_size.bytes()),
+        file_size: info.as_ref().map(|i| i.file_size.bytes()),
+        instances,
+        ..fetchable(digest.to_string(), String::new())
+    }
 }
 
 /// Two names may share a content.
@@ -130,16 +155,24 @@ fn fetchable(name: String, source: String) -> ImageView {
 }
 
 async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> {
-    let digest = node
-        .images
-        .stored(name)
-        .await?
-        .map(|i| i.digest.to_string());
-    let all = list(node).await?;
-    let by_name = all.iter().find(|v| v.name == name.as_str());
-    let by_digest = || all.iter().find(|v| digest.is_some() && v.digest == digest);
-    let found = by_name.or_else(by_digest).cloned();
-    found.ok_or_else(|| ImageError::Unknown { name: name.clone() }.into())
+    let stored = node.images.stored(name).await?;
+    let users = node.db.image_users().await?;
+    let used = |digest: &str| users.get(digest).copied().unwrap_or_default();
+    if let Some(row) = node.db.image(name.as_str()).await? {
+        let instances = used(&row.digest);
+        return Ok(ImageView {
+            stored: stored.is_some(),
+            ..named(row, instances)
+        });
+    }
+    match (stored, node.images.catalogue.get(name)) {
+        (Some(image), _) => {
+            let instances = used(&image.digest.hex());
+            Ok(unnamed(&image.digest, Some(image.info), instances))
+        }
+        (None, Some(entry)) => Ok(fetchable(name.to_string(), entry.source())),
+        (None, None) => Err(ImageError::Unknown { name: name.clone() }.into()),
+    }
 }
 
 /// Fetches what is published under a name now.
@@ -148,8 +181,10 @@ async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> 
 /// Before it begins: a name that means nothing. In the stream: all others.
 pub async fn pull(
     node: &Arc<Node>,
+    caller: &Caller,
     name: &str,
-) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
+) -> Result<impl Stream<Item = Step<ImageView>> + Send + use<>, OpError> {
+    permit(caller, Operation::PullImage, None)?;
     let name: ImageName = name.parse()?;
     if !node.images.is_known(&name).await? {
         return Err(ImageError::Unknown { name }.into());
@@ -167,8 +202,10 @@ pub async fn pull(
 /// Before it begins: what is wrong with the request. In the stream: with the file.
 pub async fn import(
     node: &Arc<Node>,
+    caller: &Caller,
     request: ImportRequest,
-) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
+) -> Result<impl Stream<Item = Step<ImageView>> + Send + use<>, OpError> {
+    permit(caller, Operation::ImportImage, None)?;
     let name: ImageName = request.name.parse()?;
     let path = PathBuf::from(&request.path);
     if !path.is_absolute() || request.path.contains('\0') {
@@ -195,8 +232,10 @@ pub async fn import(
 /// [`ErrorCode::Damaged`].
 pub async fn verify(
     node: &Arc<Node>,
+    caller: &Caller,
     name: &str,
-) -> Result<impl Stream<Item = Step<ImageView>> + Send + 'static, OpError> {
+) -> Result<impl Stream<Item = Step<ImageView>> + Send + use<>, OpError> {
+    permit(caller, Operation::VerifyImage, None)?;
     let name: ImageName = name.parse()?;
     let digest = recorded_digest(node, &name).await?;
     let node = node.clone();
@@ -230,7 +269,8 @@ async fn recorded_digest(node: &Arc<Node>, name: &ImageName) -> Result<Sha256, O
 ///
 /// # Errors
 /// [`ErrorCode::Conflict`] while an instance is layered over it or about to be.
-pub async fn remove(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
+pub async fn remove(node: &Arc<Node>, caller: &Caller, name: &str) -> Result<(), OpError> {
+    permit(caller, Operation::RemoveImage, None)?;
     let name: ImageName = name.parse()?;
     let node = node.clone();
     super::detached(async move {
@@ -246,7 +286,12 @@ pub async fn remove(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
                     .collect()
             }
         };
-        refuse_if_needed(&node, &hex, &names).await?;
+        // One that is being prepared needs what its image's name means, though the
+        // digest may not be recorded yet.
+        if let Some(user) = node.db.image_user(&hex, &names).await? {
+            let message = format!("instance {user} is layered over the image");
+            return Err(OpError::conflict(message));
+        }
         let mut unused = names.is_empty();
         for name in names {
             unused |= node.db.forget_image(&name).await?.is_some();
@@ -264,23 +309,4 @@ pub async fn remove(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
         Ok(())
     })
     .await
-}
-
-/// An instance that is being prepared needs what its image's name means, though
-/// the digest may not be recorded yet.
-async fn refuse_if_needed(node: &Arc<Node>, hex: &str, names: &[String]) -> Result<(), OpError> {
-    for row in node.db.instances().await? {
-        let wants = match &row.image {
-            Some(digest) => digest == hex,
-            None => {
-                names.iter().any(|n| n == row.spec.image.as_str())
-                    || row.spec.image.digest() == Some(hex)
-            }
-        };
-        if wants {
-            let message = format!("instance {} is layered over the image", row.name);
-            return Err(OpError::conflict(message));
-        }
-    }
-    Ok(())
 }

@@ -1,14 +1,21 @@
 //! Operations on instances.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
+use crn_api_types::Owner;
 use net::PortRule;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ErrorCode, InstanceView, OpError, detached};
+use super::{
+    Caller, ErrorCode, InstanceView, OpError, detached, lookup,
+    permission::{Operation, permit},
+};
 use crate::{
-    db::{InstanceRow, NewInstance},
+    db::{InstanceRow, NewInstance, VolumeRow},
     fault,
     fs::blocking,
     ids::InstanceId,
@@ -63,36 +70,54 @@ async fn view(node: &Arc<Node>, row: &InstanceRow) -> Result<InstanceView, OpErr
     Ok(InstanceView::new(node, row, live.as_ref(), &volumes))
 }
 
-/// All instances, oldest first.
+/// The instances that the caller may see, oldest first.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn list(node: &Arc<Node>) -> Result<Vec<InstanceView>, OpError> {
-    let (rows, volumes) = (node.db.instances().await?, node.db.volumes().await?);
+pub async fn list(node: &Arc<Node>, caller: &Caller) -> Result<Vec<InstanceView>, OpError> {
+    permit(caller, Operation::ListInstances, None)?;
+    let rows = node.db.instances_in(caller.scope()).await?;
+    let mut volumes: HashMap<InstanceId, Vec<VolumeRow>> = HashMap::new();
+    for volume in node.db.volumes_in(caller.scope()).await? {
+        if let Some(id) = &volume.instance {
+            volumes.entry(id.clone()).or_default().push(volume);
+        }
+    }
     let views = rows.iter().map(|row| {
         let live = node.task(&row.id).map(|task| task.status());
-        InstanceView::new(node, row, live.as_ref(), &volumes)
+        let volumes = volumes.get(&row.id).map_or(&[][..], Vec::as_slice);
+        InstanceView::new(node, row, live.as_ref(), volumes)
     });
     Ok(views.collect())
 }
 
-/// One instance, by its name, its id, or the first 6 or more digits of it.
+/// One instance, by its name or its id; the operator may write the first 6 or more
+/// digits of the id.
 ///
 /// # Errors
 /// When there is none, or several begin so.
-pub async fn get(node: &Arc<Node>, reference: &str) -> Result<InstanceView, OpError> {
-    let id = node.db.find_instance(reference).await?;
-    view(node, &node.db.instance(&id).await?).await
+pub async fn get(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+) -> Result<InstanceView, OpError> {
+    let row = lookup::instance(node, caller, Operation::ShowInstance, reference).await?;
+    view(node, &row).await
 }
 
-/// The identity of an instance that a request with this key creates.
-fn keyed_id(key: &str) -> Result<InstanceId, OpError> {
+/// The identity of an instance that a request with this key creates: each owner's
+/// keys are its own.
+fn keyed_id(owner: &Owner, key: &str) -> Result<InstanceId, OpError> {
     if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|b| b.is_ascii_graphic()) {
         let message = format!("Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters");
         return Err(OpError::invalid(message));
     }
-    let digest = disk::Sha256::of(format!("crn-agent instance {key}").as_bytes());
-    Ok(digest.hex().parse()?)
+    // No key has a space: no two texts are the same.
+    let text = match owner {
+        Owner::Operator => format!("crn-agent instance {key}"),
+        Owner::Tenant(address) => format!("crn-agent instance of {address} {key}"),
+    };
+    Ok(disk::Sha256::of(text.as_bytes()).hex().parse()?)
 }
 
 /// Creates an instance and returns at once; its task prepares and starts it.
@@ -103,18 +128,23 @@ fn keyed_id(key: &str) -> Result<InstanceId, OpError> {
 /// Everything that can be known beforehand; nothing is created then.
 pub async fn create(
     node: &Arc<Node>,
+    caller: &Caller,
     request: CreateRequest,
     key: Option<&str>,
 ) -> Result<(InstanceView, bool), OpError> {
-    let keyed = key.map(keyed_id).transpose()?;
+    permit(caller, Operation::CreateInstance, None)?;
+    let owner = caller.owner().ok_or_else(OpError::nobody)?;
+    let keyed = key.map(|key| keyed_id(&owner, key)).transpose()?;
     let config = &node.config;
     let checked = request.check(&config.limits, config.volumes.default_mib)?;
     if let Some(id) = &keyed
         && let Ok(row) = node.db.instance(id).await
     {
-        return repeated(node, &row, &checked.spec).await;
+        return repeated(node, &row, &owner, &checked.spec).await;
     }
-    refuse_hopeless(node, &checked.spec).await?;
+    super::images::may_use(node, caller, &checked.spec.image)
+        .map_err(|e| OpError::invalid(e.to_string()))?;
+    preflight(node, &checked.spec).await?;
     let id = match keyed {
         Some(id) => id,
         None => InstanceId::random().map_err(|e| OpError::internal(e.to_string()))?,
@@ -123,6 +153,7 @@ pub async fn create(
     detached(async move {
         let asked = checked.spec.clone();
         let new = NewInstance {
+            owner: owner.clone(),
             checked,
             id: id.clone(),
             plan: node.addresses.clone(),
@@ -134,7 +165,7 @@ pub async fn create(
             Err(e) => {
                 // The same request may have been quicker than this one.
                 return match node.db.instance(&id).await {
-                    Ok(row) if keyed => repeated(&node, &row, &asked).await,
+                    Ok(row) if keyed => repeated(&node, &row, &owner, &asked).await,
                     _ => Err(e.into()),
                 };
             }
@@ -152,6 +183,7 @@ pub async fn create(
 async fn repeated(
     node: &Arc<Node>,
     row: &InstanceRow,
+    owner: &Owner,
     asked: &InstanceSpec,
 ) -> Result<(InstanceView, bool), OpError> {
     // The hostname of a nameless instance is given to it later.
@@ -163,7 +195,7 @@ async fn repeated(
         }
         a
     };
-    if same(&row.spec) != same(asked) {
+    if row.owner != *owner || same(&row.spec) != same(asked) {
         let message = "another request with this Idempotency-Key created an instance";
         return Err(OpError::conflict(message));
     }
@@ -171,7 +203,7 @@ async fn repeated(
 }
 
 /// Refuses what could only fail later.
-async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), OpError> {
+async fn preflight(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), OpError> {
     // What is recorded of a named image is enough: its file is looked at later.
     let size = match node.db.image(spec.image.as_str()).await? {
         Some(row) => Some(row.virtual_size),
@@ -211,10 +243,14 @@ async fn refuse_hopeless(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), Op
 /// Writes what is wanted and wakes the task.
 async fn want(
     node: &Arc<Node>,
+    caller: &Caller,
+    operation: Operation,
     reference: &str,
     decide: impl FnOnce(&InstanceRow) -> Wish + Send + 'static,
 ) -> Result<InstanceView, OpError> {
-    let id = node.db.find_instance(reference).await?;
+    let id = lookup::instance(node, caller, operation, reference)
+        .await?
+        .id;
     let node = node.clone();
     detached(async move {
         let row = node.db.update_wish(&id, decide).await?;
@@ -231,8 +267,12 @@ async fn want(
 ///
 /// # Errors
 /// When it is being deleted.
-pub async fn start(node: &Arc<Node>, reference: &str) -> Result<InstanceView, OpError> {
-    want(node, reference, |row| {
+pub async fn start(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+) -> Result<InstanceView, OpError> {
+    want(node, caller, Operation::StartInstance, reference, |row| {
         let again = matches!(row.phase, Phase::Failed { .. } | Phase::BackingOff { .. });
         Wish {
             desired: Desired::Running,
@@ -247,15 +287,26 @@ pub async fn start(node: &Arc<Node>, reference: &str) -> Result<InstanceView, Op
 ///
 /// # Errors
 /// When it is being deleted.
-pub async fn stop(node: &Arc<Node>, reference: &str, m: Manner) -> Result<InstanceView, OpError> {
-    want(node, reference, move |row| {
-        let force = m.force || (row.wish.desired == Desired::Stopped && row.wish.force);
-        Wish {
-            desired: Desired::Stopped,
-            restart: false,
-            force,
-        }
-    })
+pub async fn stop(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+    m: Manner,
+) -> Result<InstanceView, OpError> {
+    want(
+        node,
+        caller,
+        Operation::StopInstance,
+        reference,
+        move |row| {
+            let force = m.force || (row.wish.desired == Desired::Stopped && row.wish.force);
+            Wish {
+                desired: Desired::Stopped,
+                restart: false,
+                force,
+            }
+        },
+    )
     .await
 }
 
@@ -265,27 +316,34 @@ pub async fn stop(node: &Arc<Node>, reference: &str, m: Manner) -> Result<Instan
 /// When it is being deleted.
 pub async fn restart(
     node: &Arc<Node>,
+    caller: &Caller,
     reference: &str,
     m: Manner,
 ) -> Result<InstanceView, OpError> {
-    want(node, reference, move |row| {
-        let phase = &row.phase;
-        let rests = matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
-        let starts = matches!(phase, Phase::Starting { .. });
-        // One that has begun is hurried, not followed by another.
-        let restarts = matches!(
-            phase,
-            Phase::Stopping {
-                then: Then::Restart,
-                ..
+    want(
+        node,
+        caller,
+        Operation::RestartInstance,
+        reference,
+        move |row| {
+            let phase = &row.phase;
+            let rests = matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
+            let starts = matches!(phase, Phase::Starting { .. });
+            // One that has begun is hurried, not followed by another.
+            let restarts = matches!(
+                phase,
+                Phase::Stopping {
+                    then: Then::Restart,
+                    ..
+                }
+            );
+            Wish {
+                desired: Desired::Running,
+                restart: !(rests || starts || restarts),
+                force: m.force && !(rests || starts),
             }
-        );
-        Wish {
-            desired: Desired::Running,
-            restart: !(rests || starts || restarts),
-            force: m.force && !(rests || starts),
-        }
-    })
+        },
+    )
     .await
 }
 
@@ -293,15 +351,26 @@ pub async fn restart(
 ///
 /// # Errors
 /// When there is none.
-pub async fn delete(node: &Arc<Node>, reference: &str, m: Manner) -> Result<InstanceView, OpError> {
-    want(node, reference, move |row| {
-        let force = m.force || (row.wish.desired == Desired::Deleted && row.wish.force);
-        Wish {
-            desired: Desired::Deleted,
-            restart: false,
-            force,
-        }
-    })
+pub async fn delete(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+    m: Manner,
+) -> Result<InstanceView, OpError> {
+    want(
+        node,
+        caller,
+        Operation::DeleteInstance,
+        reference,
+        move |row| {
+            let force = m.force || (row.wish.desired == Desired::Deleted && row.wish.force);
+            Wish {
+                desired: Desired::Deleted,
+                restart: false,
+                force,
+            }
+        },
+    )
     .await
 }
 
@@ -309,9 +378,9 @@ pub async fn delete(node: &Arc<Node>, reference: &str, m: Manner) -> Result<Inst
 ///
 /// # Errors
 /// When there is no such instance.
-pub async fn ports(node: &Arc<Node>, reference: &str) -> Result<Ports, OpError> {
-    let id = node.db.find_instance(reference).await?;
-    Ok(shown(&node.db.instance(&id).await?.spec.ports))
+pub async fn ports(node: &Arc<Node>, caller: &Caller, reference: &str) -> Result<Ports, OpError> {
+    let row = lookup::instance(node, caller, Operation::ShowPorts, reference).await?;
+    Ok(shown(&row.spec.ports))
 }
 
 fn shown(ports: &BTreeSet<PortRule>) -> Ports {
@@ -326,9 +395,11 @@ fn shown(ports: &BTreeSet<PortRule>) -> Ports {
 /// Something that is no port rule, too many, or a closed one to be closed.
 pub async fn change_ports(
     node: &Arc<Node>,
+    caller: &Caller,
     reference: &str,
     change: PortChange,
 ) -> Result<Ports, OpError> {
+    permit(caller, Operation::ChangePorts, None)?;
     let set = change.set.as_deref().map(spec::parse_ports).transpose()?;
     let (allow, deny) = (
         spec::parse_ports(&change.allow)?,
@@ -339,7 +410,9 @@ pub async fn change_ports(
             "{rule} is to be opened and closed"
         )));
     }
-    let id = node.db.find_instance(reference).await?;
+    let id = lookup::instance(node, caller, Operation::ChangePorts, reference)
+        .await?
+        .id;
     let node = node.clone();
     detached(async move {
         let change = |before: &BTreeSet<PortRule>| {
@@ -408,11 +481,27 @@ mod tests {
 
     #[test]
     fn keys_become_ids() {
-        assert_eq!(keyed_id("a").unwrap(), keyed_id("a").unwrap());
-        assert_ne!(keyed_id("a").unwrap(), keyed_id("b").unwrap());
+        let tenant = |byte| Owner::Tenant(crn_api_types::Address::ethereum([byte; 20]));
+        let id = |owner: &Owner, key: &str| keyed_id(owner, key).unwrap();
+        assert_eq!(id(&Owner::Operator, "a"), id(&Owner::Operator, "a"));
+        // As all agents have computed the operator's.
+        assert!(
+            id(&Owner::Operator, "a")
+                .as_str()
+                .starts_with("06062d15f06309a5"),
+        );
+        let all = [
+            id(&Owner::Operator, "a"),
+            id(&Owner::Operator, "b"),
+            id(&tenant(1), "a"),
+            id(&tenant(1), "b"),
+            id(&tenant(2), "a"),
+        ];
+        let different: BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
         for bad in ["", "a b", "a\n", "ä", &"x".repeat(MAX_KEY + 1)] {
             assert_eq!(
-                keyed_id(bad).map_err(|e| e.code),
+                keyed_id(&Owner::Operator, bad).map_err(|e| e.code),
                 Err(ErrorCode::Invalid),
                 "{bad:?}"
             );

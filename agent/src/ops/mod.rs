@@ -1,15 +1,19 @@
 //! What can be done with the node, whoever asks: the API on the unix socket is
 //! thin over this, and so is every other face to come.
 //!
-//! Each operation checks its input first, writes what is wanted to the database,
-//! pokes the instance's task and returns; the task does the rest. All can be
-//! repeated. What changes something runs to its end even if the caller is gone.
+//! Each operation is asked for by a [`Caller`] and permitted or not in one place.
+//! It checks its input, writes what is wanted to the database, wakes the instance's
+//! task and returns; the task does the rest. All can be repeated. What changes
+//! something runs to its end even if the caller is gone.
 
+mod caller;
 pub mod console;
 mod error;
 pub mod events;
 pub mod images;
 pub mod instances;
+mod lookup;
+mod permission;
 pub mod progress;
 pub mod status;
 mod view;
@@ -17,6 +21,7 @@ pub mod volumes;
 
 use std::{future::Future, time::Duration};
 
+pub use caller::Caller;
 pub use error::{ErrorCode, OpError};
 pub use view::{AttachedVolume, ImageView, InstanceView, NodeStatus, ProgressView, VolumeView};
 

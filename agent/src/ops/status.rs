@@ -6,7 +6,10 @@ use std::{
     time::Instant,
 };
 
-use super::{NodeStatus, OpError};
+use super::{
+    Caller, NodeStatus, OpError,
+    permission::{Operation, permit},
+};
 use crate::node::Node;
 
 static STARTED: OnceLock<Instant> = OnceLock::new();
@@ -20,7 +23,8 @@ pub fn started() -> Instant {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn get(node: &Arc<Node>) -> Result<NodeStatus, OpError> {
+pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpError> {
+    permit(caller, Operation::ShowStatus, None)?;
     let mut phases = BTreeMap::new();
     for row in node.db.instances().await? {
         let live = node.task(&row.id).map(|task| task.status());

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use crn_api_types::Owner;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 
 use crate::{
     capacity::Totals,
-    db::{InstanceRow, VolumeRow, VolumeState},
+    db::{InstanceRow, VolumeRow, VolumeState, rfc3339},
     life::{Desired, Failure, Phase, StopReason, Then},
     node::Node,
     spec::Firmware,
@@ -22,7 +24,10 @@ use crate::{
 pub struct InstanceView {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// Name, unique on the node.
+    /// Whose it is: `operator`, or a tenant's address.
+    #[schema(value_type = String)]
+    pub owner: Owner,
+    /// Name, unique among its owner's instances.
     pub name: String,
     /// Hostname in the guest.
     pub hostname: String,
@@ -104,10 +109,13 @@ pub struct AttachedVolume {
 /// A volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeView {
-    /// Name, unique on the node.
+    /// Name, unique among its owner's volumes.
     pub name: String,
     /// 16 hexadecimal digits: the disk's serial number in the guest.
     pub id: String,
+    /// Whose it is: `operator`, or a tenant's address.
+    #[schema(value_type = String)]
+    pub owner: Owner,
     /// Size, MiB.
     pub size_mib: u64,
     /// Whether its file is there.
@@ -184,19 +192,12 @@ pub struct NodeStatus {
     pub capacity: Totals,
 }
 
-fn rfc3339(at: time::OffsetDateTime) -> String {
-    at.format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_default()
-}
-
-fn seconds_since(at: &str) -> Option<u64> {
-    let at =
-        time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339).ok()?;
-    u64::try_from((time::OffsetDateTime::now_utc() - at).whole_seconds()).ok()
+fn seconds_since(at: OffsetDateTime) -> Option<u64> {
+    u64::try_from((OffsetDateTime::now_utc() - at).whole_seconds()).ok()
 }
 
 impl InstanceView {
-    /// From what is recorded, what the task knows, and the volumes.
+    /// From what is recorded, what the task knows, and the instance's volumes.
     #[must_use]
     pub fn new(
         node: &Node,
@@ -226,6 +227,7 @@ impl InstanceView {
         let guest = node.net.guest(row);
         Self {
             id: row.id.to_string(),
+            owner: row.owner.clone(),
             name: row.name.to_string(),
             hostname: row.spec.hostname.clone(),
             phase: phase.word().to_owned(),
@@ -245,7 +247,6 @@ impl InstanceView {
             ports: row.spec.ports.iter().map(ToString::to_string).collect(),
             volumes: volumes
                 .iter()
-                .filter(|v| v.instance.as_ref() == Some(&row.id))
                 .map(|v| AttachedVolume {
                     name: v.name.to_string(),
                     mount: v.mount.clone(),
@@ -254,8 +255,8 @@ impl InstanceView {
                 .collect(),
             pid: live.and_then(|s| s.pid),
             accel: process.map(|p| p.accel.clone()),
-            started_at: process.map(|p| p.launched_at.clone()),
-            uptime_seconds: process.and_then(|p| seconds_since(&p.launched_at)),
+            started_at: process.map(|p| rfc3339(p.launched_at)),
+            uptime_seconds: process.and_then(|p| seconds_since(p.launched_at)),
             restarts: row.restarts,
             progress: live
                 .and_then(|s| s.progress)
@@ -266,8 +267,8 @@ impl InstanceView {
             failure,
             next_start_at,
             stop_reason,
-            created_at: row.created_at.clone(),
-            changed_at: row.changed_at.clone(),
+            created_at: rfc3339(row.created_at),
+            changed_at: rfc3339(row.changed_at),
         }
     }
 }

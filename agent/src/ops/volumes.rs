@@ -6,9 +6,12 @@ use disk::{ByteSize, Format};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{OpError, VolumeView, detached, live};
+use super::{
+    Caller, OpError, VolumeView, detached, live, lookup,
+    permission::{Operation, permit},
+};
 use crate::{
-    db::{DbError, VolumeRow, VolumeState},
+    db::{About, DbError, Scope, VolumeRow, VolumeState, rfc3339},
     fs::blocking,
     ids::{InstanceId, Name},
     node::Node,
@@ -20,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVolume {
-    /// A label (RFC 1123), unique on this node.
+    /// A label (RFC 1123), unique among its owner's volumes.
     #[schema(example = "data")]
     pub name: String,
     /// Size in MiB; the configured default unless given.
@@ -31,7 +34,7 @@ pub struct CreateVolume {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttachVolume {
-    /// The instance: its name, its id, or the first digits of it.
+    /// The instance: its name or its id, which the operator may abbreviate.
     pub instance: String,
     /// Where the guest mounts it, from its next start on; only attached when absent.
     #[schema(example = "/data")]
@@ -46,45 +49,47 @@ pub struct ResizeVolume {
     pub size_mib: u64,
 }
 
-async fn view(node: &Arc<Node>, row: VolumeRow) -> Result<VolumeView, OpError> {
-    let instance = match &row.instance {
-        Some(id) => match node.db.instance(id).await {
-            Ok(row) => Some(row.name.to_string()),
-            Err(DbError::NotFound { .. }) => None,
-            Err(e) => return Err(e.into()),
-        },
-        None => None,
-    };
-    Ok(VolumeView {
-        name: row.name.to_string(),
-        id: row.id,
-        size_mib: row.mib,
-        state: row.state,
-        instance,
-        mount: row.mount,
-        created_at: row.created_at,
-    })
+impl From<VolumeRow> for VolumeView {
+    fn from(row: VolumeRow) -> Self {
+        Self {
+            name: row.name.to_string(),
+            id: row.id,
+            owner: row.owner,
+            size_mib: row.mib,
+            state: row.state,
+            instance: row.instance_name.map(Into::into),
+            mount: row.mount,
+            created_at: rfc3339(row.created_at),
+        }
+    }
 }
 
-/// All volumes, oldest first.
+/// The volumes that the caller may see, oldest first.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn list(node: &Arc<Node>) -> Result<Vec<VolumeView>, OpError> {
-    let mut views = Vec::new();
-    for row in node.db.volumes().await? {
-        views.push(view(node, row).await?);
-    }
-    Ok(views)
+pub async fn list(node: &Arc<Node>, caller: &Caller) -> Result<Vec<VolumeView>, OpError> {
+    permit(caller, Operation::ListVolumes, None)?;
+    let rows = node.db.volumes_in(caller.scope()).await?;
+    Ok(rows.into_iter().map(Into::into).collect())
 }
 
-/// One volume.
+/// One volume, by its name or its whole id.
 ///
 /// # Errors
-/// When there is none of that name.
-pub async fn get(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError> {
-    let row = node.db.volume(name).await?;
-    view(node, row).await
+/// When there is none.
+pub async fn get(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+) -> Result<VolumeView, OpError> {
+    let row = lookup::volume(node, caller, Operation::ShowVolume, reference).await?;
+    Ok(row.into())
+}
+
+/// The volume as it is now.
+async fn view(node: &Arc<Node>, id: &str) -> Result<VolumeView, OpError> {
+    Ok(node.db.volume(id).await?.into())
 }
 
 /// Creates an empty volume. A creation that was cut off is finished by the same
@@ -92,16 +97,24 @@ pub async fn get(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError> {
 ///
 /// # Errors
 /// A bad name or size, a taken name, no room.
-pub async fn create(node: &Arc<Node>, request: CreateVolume) -> Result<VolumeView, OpError> {
-    let name: Name = request.name.parse()?;
+pub async fn create(
+    node: &Arc<Node>,
+    caller: &Caller,
+    request: CreateVolume,
+) -> Result<VolumeView, OpError> {
+    permit(caller, Operation::CreateVolume, None)?;
+    let owner = caller.owner().ok_or_else(OpError::nobody)?;
+    let name = Name::of_new(&request.name)?;
     let mib = request.size_mib.unwrap_or(node.config.volumes.default_mib);
     spec::volume_size(mib, &node.config.limits)?;
     let node = node.clone();
     detached(async move {
-        let row = match node.db.insert_volume(&name, mib, node.capacity).await {
+        let inserted = node.db.insert_volume(&owner, &name, mib, node.capacity);
+        let row = match inserted.await {
             Ok(row) => row,
             Err(DbError::NameTaken(taken)) => {
-                let row = node.db.volume(name.as_str()).await?;
+                let own = Scope::Of(owner.clone());
+                let row = node.db.find_volume(own, name.as_str()).await?;
                 let unfinished = row.state == VolumeState::Creating && row.instance.is_none();
                 if !unfinished || row.mib != mib {
                     return Err(DbError::NameTaken(taken).into());
@@ -112,8 +125,9 @@ pub async fn create(node: &Arc<Node>, request: CreateVolume) -> Result<VolumeVie
         };
         finish(&node, &row).await?;
         let data = serde_json::json!({ "name": name.as_str(), "size_mib": mib });
-        node.events.emit(None, "volume-created", data);
-        get(&node, name.as_str()).await
+        let about = About::Of(owner);
+        node.events.emit_about(about, "volume-created", data);
+        view(&node, &row.id).await
     })
     .await
 }
@@ -141,18 +155,13 @@ fn size(mib: u64) -> ByteSize {
 ///
 /// # Errors
 /// When it is attached.
-pub async fn delete(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
-    let row = node.db.volume(name).await?;
+pub async fn delete(node: &Arc<Node>, caller: &Caller, reference: &str) -> Result<(), OpError> {
+    let row = lookup::volume(node, caller, Operation::DeleteVolume, reference).await?;
     if let Some(id) = &row.instance {
-        let holder = node
-            .db
-            .instance(id)
-            .await
-            .map_or_else(|_| id.to_string(), |r| r.name.to_string());
-        let volume = row.name.to_string();
+        let holder = row.instance_name.as_ref();
         return Err(DbError::VolumeInUse {
-            volume,
-            instance: holder,
+            volume: row.name.to_string(),
+            instance: holder.map_or_else(|| id.to_string(), ToString::to_string),
         }
         .into());
     }
@@ -162,11 +171,9 @@ pub async fn delete(node: &Arc<Node>, name: &str) -> Result<(), OpError> {
             .set_volume_state(&row.id, VolumeState::Deleting)
             .await?;
         erase(&node, &row).await?;
-        node.events.emit(
-            None,
-            "volume-deleted",
-            serde_json::json!({ "name": row.name.as_str() }),
-        );
+        let data = serde_json::json!({ "name": row.name.as_str() });
+        let about = About::Of(row.owner);
+        node.events.emit_about(about, "volume-deleted", data);
         Ok(())
     })
     .await
@@ -191,29 +198,32 @@ async fn erase(node: &Arc<Node>, row: &VolumeRow) -> Result<(), OpError> {
 /// A bad mount point, a volume in use, an instance that has too many.
 pub async fn attach(
     node: &Arc<Node>,
-    name: &str,
+    caller: &Caller,
+    reference: &str,
     request: AttachVolume,
 ) -> Result<VolumeView, OpError> {
+    permit(caller, Operation::AttachVolume, None)?;
     let mount = request
         .mount
         .as_deref()
         .map(spec::parse_mount)
         .transpose()?;
-    let id = node.db.find_instance(&request.instance).await?;
-    let row = node.db.volume(name).await?;
+    let to = lookup::instance(node, caller, Operation::AttachVolume, &request.instance).await?;
+    let row = lookup::volume(node, caller, Operation::AttachVolume, reference).await?;
+    let id = to.id;
     refuse_same_mount(node, &id, &row, mount.as_deref()).await?;
-    let (node, volume) = (node.clone(), row.name.to_string());
+    let node = node.clone();
     detached(async move {
         let task = super::instances::task(&node, &id)?;
         let command = |reply| Command::Attach {
-            volume: volume.clone(),
+            volume: row.id.clone(),
             mount,
             reply,
         };
         live("the attachment", task.ask(command)).await?;
-        let data = serde_json::json!({ "name": volume });
+        let data = serde_json::json!({ "name": row.name.as_str() });
         node.events.emit(Some(&id), "volume-attached", data);
-        get(&node, &volume).await
+        view(&node, &row.id).await
     })
     .await
 }
@@ -244,20 +254,24 @@ async fn refuse_same_mount(
 ///
 /// # Errors
 /// When the guest does not let go of it yet; the detachment goes on then.
-pub async fn detach(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError> {
-    let row = node.db.volume(name).await?;
+pub async fn detach(
+    node: &Arc<Node>,
+    caller: &Caller,
+    reference: &str,
+) -> Result<VolumeView, OpError> {
+    let row = lookup::volume(node, caller, Operation::DetachVolume, reference).await?;
     let Some(id) = row.instance.clone() else {
-        return view(node, row).await;
+        return Ok(row.into());
     };
-    let (node, volume) = (node.clone(), row.name.to_string());
+    let node = node.clone();
     detached(async move {
         let task = super::instances::task(&node, &id)?;
         let command = |reply| Command::Detach {
-            volume: volume.clone(),
+            volume: row.id.clone(),
             reply,
         };
         live("the detachment", task.ask(command)).await?;
-        get(&node, &volume).await
+        view(&node, &row.id).await
     })
     .await
 }
@@ -268,18 +282,20 @@ pub async fn detach(node: &Arc<Node>, name: &str) -> Result<VolumeView, OpError>
 /// A size that is smaller or out of range, no room.
 pub async fn resize(
     node: &Arc<Node>,
-    name: &str,
+    caller: &Caller,
+    reference: &str,
     request: ResizeVolume,
 ) -> Result<VolumeView, OpError> {
+    permit(caller, Operation::ResizeVolume, None)?;
     let mib = request.size_mib;
     spec::volume_size(mib, &node.config.limits)?;
-    let row = node.db.volume(name).await?;
-    let (node, volume) = (node.clone(), row.name.to_string());
+    let row = lookup::volume(node, caller, Operation::ResizeVolume, reference).await?;
+    let node = node.clone();
     detached(async move {
         match row.instance.as_ref().and_then(|id| node.task(id)) {
             Some(task) => {
                 let command = |reply| Command::Grow {
-                    volume: volume.clone(),
+                    volume: row.id.clone(),
                     mib,
                     reply,
                 };
@@ -288,17 +304,21 @@ pub async fn resize(
             None => {
                 if row.state == VolumeState::Deleting {
                     return Err(OpError::conflict(format!(
-                        "volume {volume} is being deleted"
+                        "volume {} is being deleted",
+                        row.name
                     )));
                 }
                 node.db.grow_volume(&row.id, mib, node.capacity).await?;
                 grow_file(&node, &row, mib).await?;
             }
         }
-        let data = serde_json::json!({ "name": volume, "size_mib": mib });
-        node.events
-            .emit(row.instance.as_ref(), "volume-resized", data);
-        get(&node, &volume).await
+        let data = serde_json::json!({ "name": row.name.as_str(), "size_mib": mib });
+        let about = match &row.instance {
+            Some(id) => About::Instance(id.clone()),
+            None => About::Of(row.owner.clone()),
+        };
+        node.events.emit_about(about, "volume-resized", data);
+        view(&node, &row.id).await
     })
     .await
 }
@@ -315,8 +335,8 @@ async fn grow_file(node: &Arc<Node>, row: &VolumeRow, mib: u64) -> Result<(), Op
     .await
 }
 
-/// After the agent's start: finishes what was cut off on volumes that no
-/// instance has. Those of instances are their tasks' business.
+/// After the agent's start, and asked for by nobody else: finishes what was cut off
+/// on volumes that no instance has. Those of instances are their tasks' business.
 ///
 /// # Errors
 /// Those of the database. A volume that cannot be finished is logged and left.

@@ -1,5 +1,6 @@
 //! What each route does, from a client's side.
 
+use crn_api_types::Owner;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -270,11 +271,11 @@ async fn volumes_that_were_cut_off_are_settled() {
     let db = &bench.node.db;
     let name = |n: &str| n.parse::<crate::ids::Name>().unwrap();
     let begun = db
-        .insert_volume(&name("begun"), 64, bench.node.capacity)
+        .insert_volume(&Owner::Operator, &name("begun"), 64, bench.node.capacity)
         .await
         .unwrap();
     let going = db
-        .insert_volume(&name("going"), 64, bench.node.capacity)
+        .insert_volume(&Owner::Operator, &name("going"), 64, bench.node.capacity)
         .await
         .unwrap();
     db.set_volume_state(&going.id, crate::db::VolumeState::Deleting)

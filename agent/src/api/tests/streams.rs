@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crn_api_types::Owner;
 use hyper::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +10,12 @@ use tokio::{
 };
 
 use super::harness::{Bench, answer};
-use crate::{client::ClientError, db::EventRow, ops::ErrorCode, paths::InstanceFile};
+use crate::{
+    client::ClientError,
+    db::{About, EventRow},
+    ops::ErrorCode,
+    paths::InstanceFile,
+};
 
 async fn numbers(bench: &Bench, path: &str, most: usize) -> Vec<i64> {
     let mut lines = bench
@@ -32,7 +38,7 @@ async fn emit(bench: &Bench, n: usize) {
         bench
             .node
             .db
-            .record_event(None, "test", data)
+            .record_event(About::Of(Owner::Operator), "test", data)
             .await
             .unwrap();
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use crn_api_types::Owner;
 use time::{Duration, OffsetDateTime};
 
-use super::{
-    OpError,
+use super::super::{
+    Caller, OpError,
     instances::{self, Manner},
 };
 use crate::{
@@ -19,6 +20,8 @@ use crate::{
     node::Node,
     spec::CreateRequest,
 };
+
+const OPERATOR: Caller = Caller::Operator { host_files: true };
 
 /// An instance's task without a machine: what QEMU would have to do succeeds at once.
 /// Its look at the record and its change of the record are apart, for others to come
@@ -39,6 +42,7 @@ impl Model {
         let checked = request.check(&node.config.limits, 64).unwrap();
         let id = InstanceId::random().unwrap();
         let new = NewInstance {
+            owner: Owner::Operator,
             checked,
             id: id.clone(),
             plan: node.addresses.clone(),
@@ -130,9 +134,9 @@ enum Asked {
 async fn ask(node: Arc<Node>, id: InstanceId, asked: Asked) -> Result<(), OpError> {
     let (id, force) = (id.as_str(), Manner { force: true });
     match asked {
-        Asked::Start => instances::start(&node, id).await,
-        Asked::StopByForce => instances::stop(&node, id, force).await,
-        Asked::Delete => instances::delete(&node, id, Manner::default()).await,
+        Asked::Start => instances::start(&node, &OPERATOR, id).await,
+        Asked::StopByForce => instances::stop(&node, &OPERATOR, id, force).await,
+        Asked::Delete => instances::delete(&node, &OPERATOR, id, Manner::default()).await,
     }
     .map(drop)
 }
@@ -210,10 +214,9 @@ async fn force_stays_whoever_asks_at_the_same_time() {
         wish.restart = false;
         let model = Model::new(&node, Phase::Running, wish).await;
         let (polite, id) = (node.clone(), model.id.clone());
-        let polite =
-            tokio::spawn(
-                async move { instances::stop(&polite, id.as_str(), Manner::default()).await },
-            );
+        let polite = tokio::spawn(async move {
+            instances::stop(&polite, &OPERATOR, id.as_str(), Manner::default()).await
+        });
         for _ in 0..during {
             one_job(&node).await;
         }

@@ -1,0 +1,52 @@
+//! From what a caller writes to the record that it means, if the caller may.
+
+use std::sync::Arc;
+
+use super::{
+    Caller, OpError,
+    permission::{Denied, Operation, permit},
+};
+use crate::{
+    db::{DbError, InstanceRow, VolumeRow},
+    ids::clip,
+    node::Node,
+};
+
+/// The instance that `reference` names, if the caller may do `operation` with it.
+pub(super) async fn instance(
+    node: &Arc<Node>,
+    caller: &Caller,
+    operation: Operation,
+    reference: &str,
+) -> Result<InstanceRow, OpError> {
+    permit(caller, operation, None)?;
+    let row = node.db.find_instance(caller.scope(), reference).await?;
+    let permitted = permit(caller, operation, Some(&row.owner));
+    permitted.map_err(|denied| unseen(denied, "instance", reference))?;
+    Ok(row)
+}
+
+/// The volume that `reference` names, if the caller may do `operation` with it.
+pub(super) async fn volume(
+    node: &Arc<Node>,
+    caller: &Caller,
+    operation: Operation,
+    reference: &str,
+) -> Result<VolumeRow, OpError> {
+    permit(caller, operation, None)?;
+    let row = node.db.find_volume(caller.scope(), reference).await?;
+    let permitted = permit(caller, operation, Some(&row.owner));
+    permitted.map_err(|denied| unseen(denied, "volume", reference))?;
+    Ok(row)
+}
+
+/// The same answer for what is somebody else's as for what does not exist.
+fn unseen(denied: Denied, what: &'static str, reference: &str) -> OpError {
+    match denied {
+        Denied::Unseen => {
+            let key = clip(reference);
+            DbError::NotFound { what, key }.into()
+        }
+        denied @ Denied::Forbidden(_) => denied.into(),
+    }
+}
