@@ -29,9 +29,9 @@ use std::{
 use command_fds::{CommandFdExt, FdMapping};
 use crn_agent::{
     client::Lines,
-    ops::InstanceView,
     qemu::plan::{Accelerator, Boot, DiskFormat, FdSource, Launch, LaunchPlan, plan, socket},
 };
+use crn_api_types::{InstanceView, Phase};
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay};
 use hyper::Method;
 use qmp::Qmp;
@@ -274,7 +274,7 @@ async fn all_run(agent: &Agent) {
     let began = Instant::now();
     loop {
         let all: Vec<InstanceView> = agent.client.get("/v1/instances").await.unwrap();
-        let running = |v: &&InstanceView| v.phase == "running" && v.pid.is_some();
+        let running = |v: &&InstanceView| v.phase == Phase::Running && v.pid.is_some();
         if all.iter().filter(running).count() == MANY {
             return;
         }

@@ -3,39 +3,12 @@
 //! Every record counts, running or not, so that what is stopped can be started
 //! again; a record counts once, in the transaction that writes it.
 
-use serde::{Deserialize, Serialize};
+pub use crn_api_types::{NoRoom, Resource, Totals};
 
 use crate::config::Limits;
 
-/// What all instances and volumes together have been promised.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Totals {
-    /// Instances.
-    pub instances: u64,
-    /// Virtual CPUs.
-    pub vcpus: u64,
-    /// Memory, MiB.
-    pub memory_mib: u64,
-    /// Root disks and volumes, MiB.
-    pub disk_mib: u64,
-}
-
 /// What the node gives away altogether.
 pub type Capacity = Totals;
-
-/// What is missing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this node has no room for {asked} more {what}: {used} of {total} are taken")]
-pub struct NoRoom {
-    /// What, with its unit.
-    pub what: &'static str,
-    /// How much was asked for.
-    pub asked: u64,
-    /// How much is taken.
-    pub used: u64,
-    /// How much there is.
-    pub total: u64,
-}
 
 /// What the host has.
 #[derive(Debug, Clone, Copy)]
@@ -67,24 +40,29 @@ pub fn of(limits: &Limits, host: HostSize) -> Capacity {
 pub fn admit(used: Totals, asked: Totals, total: Capacity) -> Result<(), NoRoom> {
     let rows = [
         (
-            "instances",
+            Resource::Instances,
             used.instances,
             asked.instances,
             total.instances,
         ),
-        ("vCPUs", used.vcpus, asked.vcpus, total.vcpus),
+        (Resource::Vcpus, used.vcpus, asked.vcpus, total.vcpus),
         (
-            "MiB of memory",
+            Resource::MemoryMib,
             used.memory_mib,
             asked.memory_mib,
             total.memory_mib,
         ),
-        ("MiB of disk", used.disk_mib, asked.disk_mib, total.disk_mib),
+        (
+            Resource::DiskMib,
+            used.disk_mib,
+            asked.disk_mib,
+            total.disk_mib,
+        ),
     ];
-    for (what, used, asked, total) in rows {
+    for (resource, used, asked, total) in rows {
         if asked > 0 && used.saturating_add(asked) > total {
             return Err(NoRoom {
-                what,
+                resource,
                 asked,
                 used,
                 total,
@@ -112,15 +90,15 @@ mod tests {
         let total = t(2, 8, 4096, 10_000);
         let table = [
             (t(0, 0, 0, 0), t(1, 8, 4096, 10_000), None),
-            (t(2, 0, 0, 0), t(1, 1, 1, 1), Some("instances")),
-            (t(1, 4, 0, 0), t(1, 5, 1, 1), Some("vCPUs")),
-            (t(1, 1, 4000, 0), t(1, 1, 97, 1), Some("MiB of memory")),
-            (t(1, 1, 1, 1), t(1, 1, 1, u64::MAX), Some("MiB of disk")),
+            (t(2, 0, 0, 0), t(1, 1, 1, 1), Some(Resource::Instances)),
+            (t(1, 4, 0, 0), t(1, 5, 1, 1), Some(Resource::Vcpus)),
+            (t(1, 1, 4000, 0), t(1, 1, 97, 1), Some(Resource::MemoryMib)),
+            (t(1, 1, 1, 1), t(1, 1, 1, u64::MAX), Some(Resource::DiskMib)),
             // A node that is over its limits still takes what costs nothing of them.
             (t(3, 9, 9999, 1), t(0, 0, 0, 5), None),
         ];
         for (used, asked, missing) in table {
-            assert_eq!(admit(used, asked, total).err().map(|e| e.what), missing);
+            assert_eq!(admit(used, asked, total).err().map(|e| e.resource), missing);
         }
     }
 

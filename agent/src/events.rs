@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crn_api_types::Owner;
+use crn_api_types::{Event, EventKind, Owner};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
 use crate::{
-    db::{About, Db, EventRow},
+    db::{About, Db},
     ids::InstanceId,
 };
 
@@ -19,7 +19,7 @@ const BACKLOG: usize = 1024;
 #[derive(Clone)]
 pub struct Events {
     db: Db,
-    live: broadcast::Sender<Arc<EventRow>>,
+    live: broadcast::Sender<Arc<Event>>,
 }
 
 impl Events {
@@ -34,18 +34,18 @@ impl Events {
 
     /// Listens from now on.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<Arc<EventRow>> {
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
         self.live.subscribe()
     }
 
     /// Tells the listeners of an event that is already recorded.
-    pub(crate) fn publish(&self, event: EventRow) {
+    pub(crate) fn publish(&self, event: Event) {
         let _ = self.live.send(Arc::new(event));
     }
 
     /// Records an event about an instance, or about the node, and tells it, without
     /// making the caller wait.
-    pub fn emit(&self, instance: Option<&InstanceId>, kind: &'static str, data: Value) {
+    pub fn emit(&self, instance: Option<&InstanceId>, kind: EventKind, data: Value) {
         let about = match instance {
             Some(id) => About::Instance(id.clone()),
             None => About::Of(Owner::Operator),
@@ -54,7 +54,7 @@ impl Events {
     }
 
     /// The same about anything.
-    pub fn emit_about(&self, about: About, kind: &'static str, data: Value) {
+    pub fn emit_about(&self, about: About, kind: EventKind, data: Value) {
         let this = self.clone();
         tokio::spawn(async move {
             match this.db.record_event(about, kind, data).await {

@@ -2,20 +2,20 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use crn_api_types::{CreateRequest, Firmware};
 use disk::{
     MiB,
     seed::{MountPoint, SshKey, UserData},
 };
 use net::PortRule;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::{
     config::Limits,
     ids::{IdError, Name, clip},
 };
 
-pub use crate::qemu::plan::{Firmware, MAX_VOLUMES};
+pub use crate::qemu::plan::MAX_VOLUMES;
 
 /// Most SSH keys of one instance.
 pub const MAX_KEYS: usize = disk::seed::MAX_SSH_KEYS;
@@ -124,72 +124,6 @@ impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// A request for an instance, as the API takes it.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateRequest {
-    /// A label (RFC 1123), unique among its owner's instances; also the hostname.
-    /// Not six or more hexadecimal digits alone, which look like an id. Without one
-    /// the instance is named by its id, and its hostname is the id in base32.
-    #[schema(example = "my-web-server")]
-    pub name: Option<String>,
-    /// Virtual CPUs.
-    #[serde(default = "one")]
-    pub vcpus: u64,
-    /// Memory in MiB.
-    #[serde(default = "default_memory")]
-    pub memory_mib: u64,
-    /// Size of the root disk in MiB; at least the image's.
-    #[serde(default = "default_disk")]
-    pub disk_mib: u64,
-    /// A catalogue name or `sha256:` and 64 digits.
-    #[schema(example = "debian:12")]
-    pub image: String,
-    /// OpenSSH public keys for root.
-    #[serde(default)]
-    pub ssh_keys: Vec<String>,
-    /// Ports open from outside: `22`, `443/tcp`, `53/udp`; 22 alone unless given.
-    #[schema(example = json!(["22", "443"]))]
-    pub allowed_ports: Option<Vec<String>>,
-    /// Volumes to attach; those that do not exist are created.
-    #[serde(default)]
-    pub volumes: Vec<VolumeRequest>,
-    /// The user's own cloud-init user data.
-    pub cloud_init: Option<String>,
-    /// Firmware.
-    #[serde(default)]
-    pub firmware: Firmware,
-    /// Start it once it is prepared.
-    #[serde(default = "yes")]
-    pub start: bool,
-}
-
-/// A volume in a [`CreateRequest`].
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct VolumeRequest {
-    /// The volume's name.
-    pub name: String,
-    /// Where the guest mounts it; only attached when absent.
-    #[schema(example = "/data")]
-    pub mount: Option<String>,
-    /// Size in MiB if it has to be created.
-    pub size_mib: Option<u64>,
-}
-
-fn one() -> u64 {
-    1
-}
-fn default_memory() -> u64 {
-    1024
-}
-fn default_disk() -> u64 {
-    10_240
-}
-fn yes() -> bool {
-    true
 }
 
 /// What an instance is, as the database keeps it.
@@ -304,72 +238,74 @@ pub fn volume_size(mib: u64, limits: &Limits) -> Result<MiB, SpecError> {
     in_range("volume size (MiB)", mib, 64, limits.instance_disk_mib).map(mib_of)
 }
 
-impl CreateRequest {
-    /// Checks everything that can be checked without looking at other instances.
-    ///
-    /// # Errors
-    /// [`SpecError`], naming the part.
-    pub fn check(self, limits: &Limits, default_volume_mib: u64) -> Result<Checked, SpecError> {
-        let name = self.name.map(|n| Name::of_new(&n)).transpose()?;
-        at_most("SSH keys", self.ssh_keys.len(), MAX_KEYS)?;
-        at_most("volumes", self.volumes.len(), MAX_VOLUMES)?;
-        for key in &self.ssh_keys {
-            part("SSH key", key.parse::<SshKey>())?;
-        }
-        if let Some(text) = &self.cloud_init {
-            part("cloud-init", text.parse::<UserData>())?;
-        }
-        let ports = self.allowed_ports.unwrap_or_else(|| vec!["22".into()]);
-        let mut names = BTreeSet::new();
-        let mut mounts = BTreeSet::new();
-        let mut volumes = Vec::new();
-        for v in self.volumes {
-            let name: Name = v.name.parse()?;
-            let mount = v.mount.as_deref().map(parse_mount).transpose()?;
-            if !names.insert(name.clone()) {
-                return Err(SpecError::Twice {
-                    what: "volume",
-                    value: name.to_string(),
-                });
-            }
-            if let Some(mount) = &mount
-                && !mounts.insert(mount.clone())
-            {
-                return Err(SpecError::Twice {
-                    what: "mount point",
-                    value: mount.clone(),
-                });
-            }
-            let size = volume_size(v.size_mib.unwrap_or(default_volume_mib), limits)?;
-            volumes.push(WantedVolume { name, mount, size });
-        }
-        let vcpus = in_range("vcpus", self.vcpus, 1, limits.instance_vcpus)?;
-        let memory = in_range(
-            "memory (MiB)",
-            self.memory_mib,
-            64,
-            limits.instance_memory_mib,
-        )?;
-        let disk = in_range("disk (MiB)", self.disk_mib, 64, limits.instance_disk_mib)?;
-        Ok(Checked {
-            spec: InstanceSpec {
-                vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
-                memory: mib_of(memory),
-                disk: mib_of(disk),
-                image: self.image.parse()?,
-                hostname: name.as_ref().map(ToString::to_string).unwrap_or_default(),
-                ssh_keys: self.ssh_keys,
-                ports: parse_ports(&ports)?,
-                user_data: self
-                    .cloud_init
-                    .as_ref()
-                    .map(|text| disk::Sha256::of(text.as_bytes()).hex()),
-                firmware: self.firmware,
-            },
-            cloud_init: self.cloud_init,
-            name,
-            volumes,
-            start: self.start,
-        })
+/// Checks everything that can be checked without looking at other instances.
+///
+/// # Errors
+/// [`SpecError`], naming the part.
+pub fn check(
+    request: CreateRequest,
+    limits: &Limits,
+    default_volume_mib: u64,
+) -> Result<Checked, SpecError> {
+    let name = request.name.map(|n| Name::of_new(&n)).transpose()?;
+    at_most("SSH keys", request.ssh_keys.len(), MAX_KEYS)?;
+    at_most("volumes", request.volumes.len(), MAX_VOLUMES)?;
+    for key in &request.ssh_keys {
+        part("SSH key", key.parse::<SshKey>())?;
     }
+    if let Some(text) = &request.cloud_init {
+        part("cloud-init", text.parse::<UserData>())?;
+    }
+    let ports = request.allowed_ports.unwrap_or_else(|| vec!["22".into()]);
+    let mut names = BTreeSet::new();
+    let mut mounts = BTreeSet::new();
+    let mut volumes = Vec::new();
+    for v in request.volumes {
+        let name: Name = v.name.parse()?;
+        let mount = v.mount.as_deref().map(parse_mount).transpose()?;
+        if !names.insert(name.clone()) {
+            return Err(SpecError::Twice {
+                what: "volume",
+                value: name.to_string(),
+            });
+        }
+        if let Some(mount) = &mount
+            && !mounts.insert(mount.clone())
+        {
+            return Err(SpecError::Twice {
+                what: "mount point",
+                value: mount.clone(),
+            });
+        }
+        let size = volume_size(v.size_mib.unwrap_or(default_volume_mib), limits)?;
+        volumes.push(WantedVolume { name, mount, size });
+    }
+    let vcpus = in_range("vcpus", request.vcpus, 1, limits.instance_vcpus)?;
+    let memory = in_range(
+        "memory (MiB)",
+        request.memory_mib,
+        64,
+        limits.instance_memory_mib,
+    )?;
+    let disk = in_range("disk (MiB)", request.disk_mib, 64, limits.instance_disk_mib)?;
+    Ok(Checked {
+        spec: InstanceSpec {
+            vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
+            memory: mib_of(memory),
+            disk: mib_of(disk),
+            image: request.image.parse()?,
+            hostname: name.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ssh_keys: request.ssh_keys,
+            ports: parse_ports(&ports)?,
+            user_data: request
+                .cloud_init
+                .as_ref()
+                .map(|text| disk::Sha256::of(text.as_bytes()).hex()),
+            firmware: request.firmware,
+        },
+        cloud_init: request.cloud_init,
+        name,
+        volumes,
+        start: request.start,
+    })
 }

@@ -13,13 +13,8 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crn_agent::{
-    client::ClientError,
-    db::VolumeState,
-    fault,
-    ops::{ErrorCode, InstanceView},
-    qemu::plan::socket,
-};
+use crn_agent::{client::ClientError, fault, qemu::plan::socket};
+use crn_api_types::{Code, ErrorCode, InstanceView, Phase, VolumeState};
 use rustix::process::Signal;
 use serde_json::json;
 use support::{
@@ -375,9 +370,9 @@ async fn plugged(host: &Host, view: &InstanceView) -> BTreeSet<String> {
         .collect()
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ErrorCode {
+fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Code {
     match result {
-        Err(ClientError::Refused { code, .. }) => code,
+        Err(ClientError::Refused(detail)) => detail.code,
         other => panic!("{other:?}"),
     }
 }
@@ -674,7 +669,7 @@ fn a_killed_guest_is_restarted_with_pauses() {
         agent.kill();
         let agent = host.start().await;
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(agent.show("web").await.unwrap().phase, "stopped");
+        assert_eq!(agent.show("web").await.unwrap().phase, Phase::Stopped);
     });
 }
 

@@ -8,8 +8,32 @@
 //! them, requests refuse them. Words are spelled one way everywhere (API, database,
 //! events, command line, documents): `kebab-case`; error codes are `snake_case`.
 
+mod error;
+mod event;
+mod image;
+mod instance;
+mod node;
 mod owner;
+mod phase;
+mod volume;
 mod warning;
 
+pub use error::{
+    Code, ErrorBody, ErrorCode, ErrorDetail, NoRoom, Resource, Subject, TransportCode,
+};
+pub use event::{Event, EventKind};
+pub use image::{ImageRequest, ImageView, ImportRequest, ProgressView, Update};
+pub use instance::{
+    AttachedVolume, CreateRequest, Firmware, InstanceView, PortChange, Ports, StopOptions,
+    VolumeRequest,
+};
+pub use node::{NodeStatus, Totals};
 pub use owner::{Address, AddressError, Owner};
+pub use phase::{Desired, Failure, FailureCode, Phase, Step, StopReason};
+pub use volume::{AttachVolume, CreateVolume, ResizeVolume, VolumeState, VolumeView};
 pub use warning::{Warning, WarningKind};
+
+/// A word that this version does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no word that this version knows")]
+pub struct UnknownWord(pub String);

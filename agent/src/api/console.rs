@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use crn_api_types::TransportCode;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -19,10 +20,7 @@ use super::{
 };
 use crate::{
     node::Node,
-    ops::{
-        ErrorCode, OpError,
-        console::{self, LogQuery},
-    },
+    ops::console::{self, LogQuery},
 };
 
 /// Which part of the log.
@@ -82,7 +80,7 @@ pub(super) async fn attach(
         .and_then(|v| v.to_str().ok());
     if !asked.is_some_and(|v| v.eq_ignore_ascii_case(CONSOLE_PROTOCOL)) {
         let message = format!("this path is for connections with Upgrade: {CONSOLE_PROTOCOL}");
-        return Err(OpError::new(ErrorCode::UpgradeRequired, message).into());
+        return Err(ApiError::new(TransportCode::UpgradeRequired, message));
     }
     let console = console::attach(&node, &caller, &instance).await?;
     let upgrade = hyper::upgrade::on(&mut request);

@@ -7,79 +7,72 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use crn_api_types::{Code, ErrorBody, ErrorCode, ErrorDetail, TransportCode};
 use utoipa::{
-    IntoResponses, ToSchema,
+    IntoResponses,
     openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder},
 };
 
 use super::CONSOLE_PROTOCOL;
-use crate::ops::{ErrorCode, OpError};
-
-/// The body of every answer that is an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ErrorBody {
-    /// What went wrong.
-    pub error: ErrorDetail,
-}
-
-/// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ErrorDetail {
-    /// A stable word for programs.
-    pub code: ErrorCode,
-    /// A sentence for people.
-    pub message: String,
-}
+use crate::ops::OpError;
 
 /// The HTTP status of an error.
 #[must_use]
-pub fn status_of(code: ErrorCode) -> StatusCode {
+pub fn status_of(code: Code) -> StatusCode {
     match code {
-        ErrorCode::Invalid => StatusCode::BAD_REQUEST,
-        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-        ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        ErrorCode::NameTaken | ErrorCode::Conflict => StatusCode::CONFLICT,
-        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        ErrorCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
-        ErrorCode::Internal | ErrorCode::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
-        ErrorCode::ImageSource => StatusCode::BAD_GATEWAY,
-        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        ErrorCode::NoCapacity => StatusCode::INSUFFICIENT_STORAGE,
+        Code::Operation(code) => match code {
+            ErrorCode::Invalid => StatusCode::BAD_REQUEST,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::NameTaken | ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::Internal | ErrorCode::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::ImageSource => StatusCode::BAD_GATEWAY,
+            ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::NoCapacity => StatusCode::INSUFFICIENT_STORAGE,
+        },
+        Code::Transport(code) => match code {
+            TransportCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            TransportCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            TransportCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            TransportCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            TransportCode::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
+            TransportCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        },
     }
 }
 
 /// An error on its way to the caller.
 #[derive(Debug)]
-pub(super) struct ApiError(pub(super) OpError);
+pub(super) struct ApiError(ErrorDetail);
+
+impl ApiError {
+    /// An error of the transport's own, or of an operation.
+    pub(super) fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
+        Self(ErrorDetail::new(code, message))
+    }
+}
 
 impl<E: Into<OpError>> From<E> for ApiError {
     fn from(e: E) -> Self {
-        Self(e.into())
+        Self(e.into().0)
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let OpError { code, message } = self.0;
+        let code = self.0.code;
         if code == ErrorCode::Internal {
-            tracing::error!("a request failed: {message}");
+            tracing::error!("a request failed: {}", self.0.message);
         }
-        let body = ErrorBody {
-            error: ErrorDetail { code, message },
-        };
+        let body = ErrorBody { error: self.0 };
         let mut response = (status_of(code), Json(body)).into_response();
         let headers = response.headers_mut();
         match code {
             // What is left of the body is not read: the connection cannot go on.
-            ErrorCode::TooLarge | ErrorCode::RequestTimeout => {
+            Code::Transport(TransportCode::TooLarge | TransportCode::RequestTimeout) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            ErrorCode::UpgradeRequired => {
+            Code::Transport(TransportCode::UpgradeRequired) => {
                 headers.insert(header::UPGRADE, HeaderValue::from_static(CONSOLE_PROTOCOL));
             }
             _ => {}
@@ -89,7 +82,7 @@ impl IntoResponse for ApiError {
 }
 
 /// The errors of a route in the API's description.
-fn described(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+fn described(codes: &[Code]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
     let mut words: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for code in codes {
         let word = serde_json::to_value(code).unwrap_or_default();
@@ -116,23 +109,33 @@ fn described(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<utoipa::openapi::Res
 }
 
 /// What every route may answer.
-const ALWAYS: [ErrorCode; 5] = [
-    ErrorCode::Invalid,
-    ErrorCode::MethodNotAllowed,
-    ErrorCode::Internal,
-    ErrorCode::Unavailable,
-    ErrorCode::Timeout,
+const ALWAYS: [Code; 5] = [
+    Code::Operation(ErrorCode::Invalid),
+    Code::Operation(ErrorCode::Internal),
+    Code::Operation(ErrorCode::Timeout),
+    Code::Transport(TransportCode::MethodNotAllowed),
+    Code::Transport(TransportCode::Unavailable),
 ];
 
+/// What every route with a body may answer besides.
+const WITH_BODY: [Code; 3] = [
+    Code::Transport(TransportCode::RequestTimeout),
+    Code::Transport(TransportCode::TooLarge),
+    Code::Transport(TransportCode::UnsupportedMediaType),
+];
+
+const NOTHING: [Code; 0] = [];
+
 macro_rules! refusals {
-    ($(#[$doc:meta])* $name:ident: $($code:ident),*) => {
+    ($(#[$doc:meta])* $name:ident: [$($code:ident),*], $also:expr) => {
         $(#[$doc])*
         pub(super) struct $name;
 
         impl IntoResponses for $name {
             fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
                 let mut codes = ALWAYS.to_vec();
-                codes.extend::<Vec<ErrorCode>>(vec![$(ErrorCode::$code),*]);
+                codes.extend::<Vec<Code>>(vec![$(ErrorCode::$code.into()),*]);
+                codes.extend($also);
                 described(&codes)
             }
         }
@@ -141,20 +144,20 @@ macro_rules! refusals {
 
 refusals!(
     /// Of routes that list.
-    ListRefusals: );
+    ListRefusals: [], NOTHING);
 refusals!(
     /// Of routes that show one thing.
-    ShowRefusals: NotFound);
+    ShowRefusals: [NotFound], NOTHING);
 refusals!(
     /// Of routes that change one thing, without a body or with an optional one.
-    ChangeRefusals: NotFound, Conflict, RequestTimeout, TooLarge, UnsupportedMediaType, NoCapacity);
+    ChangeRefusals: [NotFound, Conflict, NoCapacity], WITH_BODY);
 refusals!(
     /// Of routes that create.
-    CreateRefusals: NotFound, NameTaken, Conflict, RequestTimeout, TooLarge,
-    UnsupportedMediaType, NoCapacity);
+    CreateRefusals: [NotFound, NameTaken, Conflict, NoCapacity], WITH_BODY);
 refusals!(
     /// Of routes that take a file of the host.
-    ImportRefusals: Forbidden, RequestTimeout, TooLarge, UnsupportedMediaType);
+    ImportRefusals: [Forbidden], WITH_BODY);
 refusals!(
     /// Of routes that end in an upgrade.
-    UpgradeRefusals: NotFound, Conflict, UpgradeRequired);
+    UpgradeRefusals: [NotFound, Conflict],
+    [Code::Transport(TransportCode::UpgradeRequired)]);

@@ -7,9 +7,10 @@ use axum::{
     http::HeaderMap,
     response::{
         IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
+        sse::{self, KeepAlive, Sse},
     },
 };
+use crn_api_types::Event;
 use futures::StreamExt;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -19,7 +20,6 @@ use super::{
     extract::{Asker, Params},
 };
 use crate::{
-    db::EventRow,
     node::Node,
     ops::{
         OpError,
@@ -46,14 +46,14 @@ pub(super) struct EventParams {
 }
 
 /// What happens, as server-sent events: `id` is the event's number, `data` an
-/// `EventRow`. Last-Event-ID resumes without a gap, as far back as events are kept
+/// `Event`. Last-Event-ID resumes without a gap, as far back as events are kept
 /// (the operator's last 10,000, each tenant's last 1,000), and goes before `after` and
 /// `last`.
 #[utoipa::path(get, path = "/v1/events", tag = "node", operation_id = "events",
     params(EventParams,
         ("Last-Event-ID" = Option<i64>, Header, description = "Number of the last event seen")),
     responses(
-        (status = 200, body = EventRow, content_type = "text/event-stream"),
+        (status = 200, body = Event, content_type = "text/event-stream"),
         ShowRefusals))]
 pub(super) async fn stream(
     State(node): State<Arc<Node>>,
@@ -80,7 +80,7 @@ pub(super) async fn stream(
     let events = events::stream(&node, &caller, query).await?.map(|event| {
         let event = event.map_err(std::io::Error::other)?;
         let id = event.seq.to_string();
-        Event::default()
+        sse::Event::default()
             .id(id)
             .json_data(event)
             .map_err(std::io::Error::other)

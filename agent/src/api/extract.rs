@@ -6,13 +6,14 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, header, request::Parts},
 };
+use crn_api_types::TransportCode;
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use crate::{
     ids::clip,
-    ops::{Caller, ErrorCode, OpError},
+    ops::{Caller, OpError},
 };
 
 /// Largest body, in bytes.
@@ -68,13 +69,13 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 fn not_json() -> ApiError {
     let message = "the body must be announced with Content-Type: application/json";
-    ApiError(OpError::new(ErrorCode::UnsupportedMediaType, message))
+    ApiError::new(TransportCode::UnsupportedMediaType, message)
 }
 
 async fn read(request: Request) -> Result<Vec<u8>, ApiError> {
     let too_large = || {
         let message = format!("a request's body has at most {MAX_BODY} bytes");
-        ApiError(OpError::new(ErrorCode::TooLarge, message))
+        ApiError::new(TransportCode::TooLarge, message)
     };
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced
@@ -87,12 +88,12 @@ async fn read(request: Request) -> Result<Vec<u8>, ApiError> {
     match tokio::time::timeout(BODY_LIMIT, body.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes().into()),
         Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(e)) => Err(ApiError(OpError::invalid(format!(
+        Ok(Err(e)) => Err(ApiError::from(OpError::invalid(format!(
             "the body did not arrive: {e}"
         )))),
         Err(_) => {
             let message = format!("the body did not arrive within {} s", BODY_LIMIT.as_secs());
-            Err(ApiError(OpError::new(ErrorCode::RequestTimeout, message)))
+            Err(ApiError::new(TransportCode::RequestTimeout, message))
         }
     }
 }
@@ -116,7 +117,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             Ok(Query(params)) => Ok(Self(params)),
             Err(e) => {
                 let reason: String = e.body_text().chars().take(MAX_REASON).collect();
-                Err(ApiError(OpError::invalid(reason)))
+                Err(ApiError::from(OpError::invalid(reason)))
             }
         }
     }
@@ -143,11 +144,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Reference {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Path(reference) = Path::<String>::from_request_parts(parts, state)
             .await
-            .map_err(|e| ApiError(OpError::invalid(clip(&e.body_text()))))?;
+            .map_err(|e| ApiError::from(OpError::invalid(clip(&e.body_text()))))?;
         if reference.is_empty() || reference.len() > 256 || reference.chars().any(char::is_control)
         {
             let message = format!("{:?} names nothing", clip(&reference));
-            return Err(ApiError(OpError::invalid(message)));
+            return Err(ApiError::from(OpError::invalid(message)));
         }
         Ok(Self(reference))
     }

@@ -10,35 +10,18 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use crn_api_types::{ImageRequest, ImageView, ImportRequest, Update};
 use futures::{Stream, StreamExt};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::{
     error::{ApiError, ChangeRefusals, ImportRefusals, ListRefusals},
     extract::{Asker, Body, Reference},
 };
-use crate::{
-    node::Node,
-    ops::{
-        ImageView,
-        images::{self, ImportRequest},
-        progress::Step,
-    },
-};
+use crate::{node::Node, ops::images};
 
-/// Which image.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ImageRequest {
-    /// A name, or `sha256:` and 64 digits.
-    #[schema(example = "debian:12")]
-    pub image: String,
-}
-
-fn lines(steps: impl Stream<Item = Step<ImageView>> + Send + 'static) -> Response {
-    let lines = steps.map(|step| {
-        let mut line = serde_json::to_vec(&step)?;
+fn lines(updates: impl Stream<Item = Update<ImageView>> + Send + 'static) -> Response {
+    let lines = updates.map(|update| {
+        let mut line = serde_json::to_vec(&update)?;
         line.push(b'\n');
         Ok::<_, serde_json::Error>(Bytes::from(line))
     });
@@ -60,7 +43,7 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/v1/images/pull", tag = "images", operation_id = "pull_image",
     request_body = ImageRequest,
     responses(
-        (status = 200, body = Step<ImageView>, content_type = "application/x-ndjson",
+        (status = 200, body = Update<ImageView>, content_type = "application/x-ndjson",
             description = "Progress, one object a line."),
         ChangeRefusals))]
 pub(super) async fn pull(
@@ -76,7 +59,7 @@ pub(super) async fn pull(
 #[utoipa::path(post, path = "/v1/images/import", tag = "images", operation_id = "import_image",
     request_body = ImportRequest,
     responses(
-        (status = 200, body = Step<ImageView>, content_type = "application/x-ndjson",
+        (status = 200, body = Update<ImageView>, content_type = "application/x-ndjson",
             description = "Progress, one object a line."),
         ImportRefusals))]
 pub(super) async fn import(
@@ -91,7 +74,7 @@ pub(super) async fn import(
 #[utoipa::path(post, path = "/v1/images/verify", tag = "images", operation_id = "verify_image",
     request_body = ImageRequest,
     responses(
-        (status = 200, body = Step<ImageView>, content_type = "application/x-ndjson",
+        (status = 200, body = Update<ImageView>, content_type = "application/x-ndjson",
             description = "Progress, one object a line."),
         ChangeRefusals))]
 pub(super) async fn verify(

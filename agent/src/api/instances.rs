@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use crn_api_types::{CreateRequest, InstanceView, PortChange, Ports, StopOptions};
 
 use super::{
     error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
@@ -15,11 +16,7 @@ use super::{
 };
 use crate::{
     node::Node,
-    ops::{
-        InstanceView, OpError,
-        instances::{self, Manner, PortChange, Ports},
-    },
-    spec::CreateRequest,
+    ops::{OpError, instances},
 };
 
 /// All instances, oldest first.
@@ -82,15 +79,15 @@ pub(super) async fn show(
 #[utoipa::path(delete, path = "/v1/instances/{instance}", tag = "instances",
     operation_id = "delete_instance",
     params(("instance" = String, Path, description = "Name, id, or the first digits of the id")),
-    request_body(content = Option<Manner>),
+    request_body(content = Option<StopOptions>),
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn delete(
     State(node): State<Arc<Node>>,
     Asker(caller): Asker,
     Reference(instance): Reference,
-    OptionalBody(manner): OptionalBody<Manner>,
+    OptionalBody(options): OptionalBody<StopOptions>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
-    let view = instances::delete(&node, &caller, &instance, manner).await?;
+    let view = instances::delete(&node, &caller, &instance, options).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
@@ -115,17 +112,17 @@ pub(super) async fn start(
 #[utoipa::path(post, path = "/v1/instances/{instance}/stop", tag = "instances",
     operation_id = "stop_instance",
     params(("instance" = String, Path, description = "Name, id, or the first digits of the id")),
-    request_body(content = Option<Manner>),
+    request_body(content = Option<StopOptions>),
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn stop(
     State(node): State<Arc<Node>>,
     Asker(caller): Asker,
     Reference(instance): Reference,
-    OptionalBody(manner): OptionalBody<Manner>,
+    OptionalBody(options): OptionalBody<StopOptions>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
     Ok((
         StatusCode::ACCEPTED,
-        Json(instances::stop(&node, &caller, &instance, manner).await?),
+        Json(instances::stop(&node, &caller, &instance, options).await?),
     ))
 }
 
@@ -133,17 +130,17 @@ pub(super) async fn stop(
 #[utoipa::path(post, path = "/v1/instances/{instance}/restart", tag = "instances",
     operation_id = "restart_instance",
     params(("instance" = String, Path, description = "Name, id, or the first digits of the id")),
-    request_body(content = Option<Manner>),
+    request_body(content = Option<StopOptions>),
     responses((status = 202, body = InstanceView), ChangeRefusals))]
 pub(super) async fn restart(
     State(node): State<Arc<Node>>,
     Asker(caller): Asker,
     Reference(instance): Reference,
-    OptionalBody(manner): OptionalBody<Manner>,
+    OptionalBody(options): OptionalBody<StopOptions>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
     Ok((
         StatusCode::ACCEPTED,
-        Json(instances::restart(&node, &caller, &instance, manner).await?),
+        Json(instances::restart(&node, &caller, &instance, options).await?),
     ))
 }
 

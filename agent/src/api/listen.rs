@@ -169,7 +169,7 @@ mod tests {
             "{}",
             body.len()
         );
-        let body: crate::api::ErrorBody = serde_json::from_str(body).unwrap();
-        assert_eq!(body.error.code, crate::ops::ErrorCode::Unavailable);
+        let body: crn_api_types::ErrorBody = serde_json::from_str(body).unwrap();
+        assert_eq!(body.error.code, crn_api_types::TransportCode::Unavailable);
     }
 }

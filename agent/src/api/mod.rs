@@ -24,18 +24,15 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use crn_api_types::{ErrorBody, ErrorCode, TransportCode};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use error::{ErrorBody, ErrorDetail, status_of};
+pub use error::status_of;
 pub use extract::MAX_BODY;
-pub use images::ImageRequest;
 pub use listen::{serve, serve_status};
 
-use crate::{
-    node::Node,
-    ops::{ErrorCode, OpError},
-};
+use crate::node::Node;
 
 /// How long a request may take until its answer begins.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -129,7 +126,7 @@ fn finish(routes: Router<Arc<Node>>, node: Arc<Node>) -> Router {
 
 async fn no_such_path(uri: Uri) -> Response {
     let message = format!("there is no {}", crate::ids::clip(uri.path()));
-    error::ApiError(OpError::new(ErrorCode::NotFound, message)).into_response()
+    error::ApiError::new(ErrorCode::NotFound, message).into_response()
 }
 
 async fn no_such_method(request: Request) -> Response {
@@ -138,7 +135,7 @@ async fn no_such_method(request: Request) -> Response {
         "{path} does not take {}",
         crate::ids::clip(request.method().as_str())
     );
-    error::ApiError(OpError::new(ErrorCode::MethodNotAllowed, message)).into_response()
+    error::ApiError::new(TransportCode::MethodNotAllowed, message).into_response()
 }
 
 async fn within_limit(request: Request, next: Next) -> Response {
@@ -146,7 +143,7 @@ async fn within_limit(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => {
             let message = format!("no answer within {} s", LIMIT.as_secs());
-            error::ApiError(OpError::new(ErrorCode::Timeout, message)).into_response()
+            error::ApiError::new(ErrorCode::Timeout, message).into_response()
         }
     }
 }

@@ -3,15 +3,13 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::{Json, extract::State, http::header, response::IntoResponse};
+use crn_api_types::NodeStatus;
 
 use super::{
     error::{ApiError, ListRefusals},
     extract::Asker,
 };
-use crate::{
-    node::Node,
-    ops::{NodeStatus, status},
-};
+use crate::{node::Node, ops::status};
 
 /// The node at a glance.
 #[utoipa::path(get, path = "/v1/status", tag = "node", operation_id = "status",

@@ -7,8 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use crn_api_types::ErrorCode;
+
 use super::error::{ApiError, ListRefusals};
-use crate::ops::{ErrorCode, OpError};
+use crate::ops::OpError;
 
 const PAGE: &str = include_str!("status.html");
 /// Stands in the page for what proves to the browser that the script is ours.
@@ -56,7 +58,7 @@ pub(super) async fn local_names_only(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let message = "this page answers only under localhost, 127.0.0.1 or [::1]";
-    ApiError(OpError::new(ErrorCode::Forbidden, message)).into_response()
+    ApiError::new(ErrorCode::Forbidden, message).into_response()
 }
 
 fn is_local(host: &str) -> bool {

@@ -3,18 +3,13 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
+use crn_api_types::{AttachVolume, CreateVolume, ResizeVolume, VolumeView};
 
 use super::{
     error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
     extract::{Asker, Body, Reference},
 };
-use crate::{
-    node::Node,
-    ops::{
-        VolumeView,
-        volumes::{self, AttachVolume, CreateVolume, ResizeVolume},
-    },
-};
+use crate::{node::Node, ops::volumes};
 
 /// All volumes, oldest first.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes", operation_id = "list_volumes",

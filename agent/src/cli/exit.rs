@@ -2,7 +2,9 @@
 
 use std::{io, process::ExitCode};
 
-use crate::{client::ClientError, config::ConfigError, ops::ErrorCode};
+use crn_api_types::{Code, ErrorCode, ErrorDetail, Subject, TransportCode};
+
+use crate::{client::ClientError, config::ConfigError};
 
 /// What a failed command says, and its exit status.
 #[derive(Debug)]
@@ -10,7 +12,9 @@ pub struct Failure {
     /// Exit status.
     pub status: Status,
     /// A stable word, where the agent gave one.
-    pub code: Option<ErrorCode>,
+    pub code: Option<Code>,
+    /// What kind of thing it is about, where the agent said so.
+    pub about: Option<Subject>,
     /// One sentence.
     pub message: String,
     /// What to try next.
@@ -58,6 +62,7 @@ impl Failure {
         Self {
             status,
             code: None,
+            about: None,
             message: message.into(),
             hint: None,
         }
@@ -97,25 +102,29 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Self {
         let message = e.to_string();
-        let (status, code, hint) = match e {
+        let failure = |status| Self::new(status, message);
+        match e {
             ClientError::Unreachable { source, .. } => {
-                let hint = match source.kind() {
+                failure(Status::Unreachable).or_try(match source.kind() {
                     io::ErrorKind::PermissionDenied => "as root, or as a member of api.group",
                     _ => "crn-agent serve, or --socket PATH of a running agent",
-                };
-                (Status::Unreachable, None, Some(hint))
+                })
             }
-            ClientError::Broken(_) | ClientError::Unreadable(_) => {
-                (Status::Unreachable, None, None)
-            }
-            ClientError::Late => (Status::Timeout, None, None),
-            ClientError::Refused { code, .. } => (of(code), Some(code), hint_for(code)),
-        };
+            ClientError::Broken(_) | ClientError::Unreadable(_) => failure(Status::Unreachable),
+            ClientError::Late => failure(Status::Timeout),
+            ClientError::Refused(detail) => detail.into(),
+        }
+    }
+}
+
+impl From<ErrorDetail> for Failure {
+    fn from(detail: ErrorDetail) -> Self {
         Self {
-            status,
-            code,
-            message,
-            hint: hint.map(str::to_owned),
+            status: of(detail.code),
+            code: Some(detail.code),
+            about: detail.about,
+            message: detail.message,
+            hint: hint_for(detail.code).map(str::to_owned),
         }
     }
 }
@@ -133,20 +142,26 @@ impl From<io::Error> for Failure {
 }
 
 /// The exit status that an error of the agent gives.
-fn of(code: ErrorCode) -> Status {
+fn of(code: Code) -> Status {
     match code {
-        ErrorCode::Invalid | ErrorCode::TooLarge => Status::Usage,
-        ErrorCode::NotFound => Status::NotFound,
-        ErrorCode::Unavailable => Status::Unreachable,
-        ErrorCode::Timeout | ErrorCode::RequestTimeout => Status::Timeout,
+        Code::Operation(ErrorCode::Invalid) | Code::Transport(TransportCode::TooLarge) => {
+            Status::Usage
+        }
+        Code::Operation(ErrorCode::NotFound) => Status::NotFound,
+        Code::Transport(TransportCode::Unavailable) => Status::Unreachable,
+        Code::Operation(ErrorCode::Timeout) | Code::Transport(TransportCode::RequestTimeout) => {
+            Status::Timeout
+        }
         _ => Status::Failed,
     }
 }
 
-fn hint_for(code: ErrorCode) -> Option<&'static str> {
+fn hint_for(code: Code) -> Option<&'static str> {
     match code {
-        ErrorCode::NoCapacity => Some("crn-agent status"),
-        ErrorCode::Damaged => Some("crn-agent image remove, then crn-agent image pull"),
+        Code::Operation(ErrorCode::NoCapacity) => Some("crn-agent status"),
+        Code::Operation(ErrorCode::Damaged) => {
+            Some("crn-agent image remove, then crn-agent image pull")
+        }
         _ => None,
     }
 }

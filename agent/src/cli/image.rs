@@ -1,5 +1,6 @@
 //! `crn-agent image`.
 
+use crn_api_types::{ImageRequest, ImageView, ImportRequest, Update};
 use hyper::Method;
 use serde::Serialize;
 
@@ -9,11 +10,7 @@ use super::{
     out::{Meter, Out},
     table,
 };
-use crate::{
-    api::ImageRequest,
-    client::{Client, ClientError, segment},
-    ops::{ImageView, images::ImportRequest, progress::Step},
-};
+use crate::client::{Client, ClientError, segment};
 
 /// Carries out an `image` command.
 pub(super) async fn run(client: &Client, out: Out, command: ImageCommand) -> Result<(), Failure> {
@@ -52,7 +49,7 @@ pub(super) async fn run(client: &Client, out: Out, command: ImageCommand) -> Res
         }
         ImageCommand::Remove(one) => {
             let path = format!("/v1/images/{}", segment(&one.image));
-            client.remove(&path).await.map_err(lost)?;
+            client.remove(&path).await.map_err(refused)?;
             if out.json {
                 return out.value(&serde_json::json!({ "name": one.image, "removed": true }));
             }
@@ -61,7 +58,7 @@ pub(super) async fn run(client: &Client, out: Out, command: ImageCommand) -> Res
     }
 }
 
-fn lost(e: ClientError) -> Failure {
+fn refused(e: ClientError) -> Failure {
     let failure = Failure::from(e);
     match failure.status {
         Status::NotFound => failure.or_try("crn-agent image list"),
@@ -79,17 +76,14 @@ async fn follow<B: Serialize>(
     let mut lines = client
         .lines(Method::POST, path, Some(request))
         .await
-        .map_err(lost)?;
+        .map_err(refused)?;
     let mut meter = Meter::new(out);
     meter.show(what, None);
     let view = loop {
-        match lines.json::<Step<ImageView>>().await? {
-            Some(Step::Progress(progress)) => meter.show(what, Some(progress)),
-            Some(Step::Done(view)) => break view,
-            Some(Step::Error(e)) => {
-                let (code, message) = (e.code, e.message);
-                return Err(lost(ClientError::Refused { code, message }));
-            }
+        match lines.json::<Update<ImageView>>().await? {
+            Some(Update::Progress(progress)) => meter.show(what, Some(progress)),
+            Some(Update::Done(view)) => break view,
+            Some(Update::Error(detail)) => return Err(refused(ClientError::Refused(detail))),
             None => return Err(ClientError::Broken("it ended in the middle".into()).into()),
         }
     };

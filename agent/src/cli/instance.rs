@@ -5,6 +5,10 @@ use std::{
     path::Path,
 };
 
+use crn_api_types::{
+    CreateRequest, ErrorCode, Firmware, InstanceView, Phase, PortChange, Ports, StopOptions,
+    Subject, VolumeRequest,
+};
 use hyper::Method;
 use serde_json::json;
 
@@ -19,11 +23,6 @@ use super::{
 use crate::{
     api::MAX_BODY,
     client::{Client, segment},
-    ops::{
-        InstanceView,
-        instances::{Manner, PortChange, Ports},
-    },
-    spec::{CreateRequest, Firmware, VolumeRequest},
 };
 
 /// Carries out an `instance` command.
@@ -36,7 +35,10 @@ pub(super) async fn run(
         InstanceCommand::Create(args) => create(client, out, *args).await,
         InstanceCommand::List => list(client, out).await,
         InstanceCommand::Show(one) => {
-            let view: InstanceView = client.get(&path(&one.instance, "")).await.map_err(lost)?;
+            let view: InstanceView = client
+                .get(&path(&one.instance, ""))
+                .await
+                .map_err(refused)?;
             if out.json {
                 out.value(&view)
             } else {
@@ -64,7 +66,7 @@ pub(super) async fn run(
             let before: InstanceView = client
                 .get(&path(&args.one.instance, ""))
                 .await
-                .map_err(lost)?;
+                .map_err(refused)?;
             let view = act(client, &before.id, "restart", Some(args.force)).await?;
             let goal = Goal::Ready {
                 not: before.started_at,
@@ -73,18 +75,18 @@ pub(super) async fn run(
         }
         InstanceCommand::Delete(args) => {
             let path = path(&args.one.instance, "");
-            let manner = Manner { force: args.force };
+            let options = StopOptions { force: args.force };
             let view = client
-                .send(Method::DELETE, &path, Some(&manner))
+                .send(Method::DELETE, &path, Some(&options))
                 .await
-                .map_err(lost)?;
+                .map_err(refused)?;
             finish(client, out, view, Goal::Gone, &args.wait, "deleting").await
         }
         InstanceCommand::Console(one) => {
             let line = client
                 .console(&path(&one.instance, "/console/attach"))
                 .await;
-            console::run(line.map_err(lost)?, out).await
+            console::run(line.map_err(refused)?, out).await
         }
         InstanceCommand::Logs(args) => logs(client, out, args).await,
         InstanceCommand::Firewall(args) => firewall(client, out, args).await,
@@ -95,7 +97,7 @@ fn path(instance: &str, rest: &str) -> String {
     format!("/v1/instances/{}{rest}", segment(instance))
 }
 
-fn lost(e: crate::client::ClientError) -> Failure {
+fn refused(e: crate::client::ClientError) -> Failure {
     let failure = Failure::from(e);
     match failure.status {
         Status::NotFound => failure.or_try("crn-agent instance list"),
@@ -109,12 +111,12 @@ async fn act(
     verb: &str,
     force: Option<bool>,
 ) -> Result<InstanceView, Failure> {
-    let manner = force.map(|force| Manner { force });
+    let options = force.map(|force| StopOptions { force });
     let path = path(instance, &format!("/{verb}"));
     client
-        .send(Method::POST, &path, manner.as_ref())
+        .send(Method::POST, &path, options.as_ref())
         .await
-        .map_err(lost)
+        .map_err(refused)
 }
 
 /// Waits if that was asked for, and tells the outcome.
@@ -212,9 +214,9 @@ async fn create(client: &Client, out: Out, args: CreateArgs) -> Result<(), Failu
     let key = args.idempotency_key.as_deref();
     let view: InstanceView = client.create(&request, key).await.map_err(|e| {
         let failure = Failure::from(e);
-        match failure.code {
-            Some(crate::ops::ErrorCode::NameTaken) => failure.or_try("another --name"),
-            _ if failure.message.contains("image") => failure.or_try("crn-agent image list"),
+        match (failure.code, failure.about) {
+            (Some(code), _) if code == ErrorCode::NameTaken => failure.or_try("another --name"),
+            (_, Some(Subject::Image)) => failure.or_try("crn-agent image list"),
             _ => failure,
         }
     })?;
@@ -249,20 +251,20 @@ fn state(view: &InstanceView) -> String {
         let total = p.total.filter(|t| *t > 0)?;
         Some(u128::from(p.done) * 100 / u128::from(total))
     });
-    match (view.phase.as_str(), view.ready, percent) {
-        ("running", true, _) => "running, SSH answers".to_owned(),
-        ("running", false, _) => "running".to_owned(),
-        (_, _, Some(percent)) => format!("{} {percent} %", view.step),
-        (phase, ..) => phase.to_owned(),
+    match (view.phase, percent) {
+        (Phase::Running, _) if view.ready => "running, SSH answers".to_owned(),
+        (Phase::Running, _) => "running".to_owned(),
+        (_, Some(percent)) => format!("{} {percent} %", view.step),
+        (phase, None) => phase.to_string(),
     }
 }
 
 /// Rows of `instance list`.
 pub(super) fn rows(views: &[InstanceView]) -> Vec<Vec<String>> {
     let row = |v: &InstanceView| {
-        let phase = match (v.phase.as_str(), v.ready) {
-            ("running", true) => "ready",
-            (phase, _) => phase,
+        let phase = match v.phase {
+            Phase::Running if v.ready => "ready",
+            phase => phase.as_str(),
         };
         vec![
             v.name.clone(),
@@ -303,6 +305,7 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("Name", v.name.clone()),
         ("Id", v.id.clone()),
+        ("Owner", v.owner.to_string()),
         ("State", state(v)),
         ("Hostname", v.hostname.clone()),
         ("IPv6", format!("{} in {}", v.ipv6, v.ipv6_network)),
@@ -373,7 +376,7 @@ async fn logs(client: &Client, out: Out, args: LogsArgs) -> Result<(), Failure> 
         query.push_str(&format!("&tail={tail}"));
     }
     let path = path(&args.one.instance, &format!("/console{query}"));
-    let mut chunks = client.chunks(&path).await.map_err(lost)?;
+    let mut chunks = client.chunks(&path).await.map_err(refused)?;
     let filter = std::io::stdout().is_terminal() && !args.raw;
     let mut lines = console::Sanitizer::default();
     while let Some(bytes) = chunks.next().await? {
@@ -394,7 +397,7 @@ async fn firewall(client: &Client, out: Out, args: FirewallArgs) -> Result<(), F
     let path = path(&args.one.instance, "/ports");
     let nothing = args.allow.is_empty() && args.deny.is_empty() && args.set.is_none();
     let ports: Ports = if nothing {
-        client.get(&path).await.map_err(lost)?
+        client.get(&path).await.map_err(refused)?
     } else {
         let change = PortChange {
             set: args.set.as_deref().map(parse::ports),
@@ -404,7 +407,7 @@ async fn firewall(client: &Client, out: Out, args: FirewallArgs) -> Result<(), F
         client
             .send(Method::PATCH, &path, Some(&change))
             .await
-            .map_err(lost)?
+            .map_err(refused)?
     };
     if out.json {
         return out.value(&ports);

@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 
+use crn_api_types::{Event, EventKind, InstanceView, NodeStatus};
 use hyper::Method;
 
 use super::{args::EventsArgs, exit::Failure, out::Out, table};
-use crate::{
-    client::{Client, segment},
-    db::EventRow,
-    ops::{InstanceView, NodeStatus},
-};
+use crate::client::{Client, segment};
 
 /// `crn-agent status`
 pub(super) async fn status(client: &Client, out: Out) -> Result<(), Failure> {
@@ -81,8 +78,8 @@ pub(super) async fn events(client: &Client, out: Out, args: EventsArgs) -> Resul
     let mut names: HashMap<String, String> =
         instances.into_iter().map(|i| (i.id, i.name)).collect();
     let mut lines = client.lines(Method::GET, &path, None::<&()>).await?;
-    while let Some(event) = lines.event::<EventRow>().await? {
-        if event.kind == "created"
+    while let Some(event) = lines.event::<Event>().await? {
+        if event.kind == EventKind::Created
             && let (Some(id), Some(name)) = (&event.instance, event.data["name"].as_str())
         {
             names.insert(id.clone(), name.to_owned());
@@ -98,7 +95,7 @@ pub(super) async fn events(client: &Client, out: Out, args: EventsArgs) -> Resul
 }
 
 /// An event in one line.
-pub(super) fn line(event: &EventRow, names: &HashMap<String, String>) -> String {
+pub(super) fn line(event: &Event, names: &HashMap<String, String>) -> String {
     let at = table::time(&event.at);
     let who = match &event.instance {
         None => "node",
@@ -107,14 +104,14 @@ pub(super) fn line(event: &EventRow, names: &HashMap<String, String>) -> String 
             .map_or_else(|| id.get(..12).unwrap_or(id), String::as_str),
     };
     let word = |key: &str| event.data[key].as_str().unwrap_or_default().to_owned();
-    let what = if event.kind == "phase" {
+    let what = if event.kind == EventKind::Phase {
         let parts = [word("phase"), word("step"), word("stage"), word("reason")];
         let parts: Vec<_> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-        parts.join(" ").replace('_', "-")
+        parts.join(" ")
     } else if event.instance.is_none() {
         format!("{} {}", event.kind, word("name"))
     } else {
-        event.kind.clone()
+        event.kind.to_string()
     };
     let why = event.data["failure"]["message"].as_str();
     let why = why.map(|w| format!(": {w}")).unwrap_or_default();

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crn_api_types::ProgressView;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use super::{
     exit::Failure,
     table::{self, Columns},
 };
-use crate::ops::ProgressView;
 
 /// Width of tables on a terminal that does not tell its own, columns.
 const WIDTH: u16 = 80;

@@ -1,13 +1,8 @@
 //! Views as the agent sends them, for tests.
 
-use crn_api_types::Owner;
-
-use crate::{
-    capacity::Totals,
-    db::{EventRow, VolumeState},
-    life::Desired,
-    ops::{AttachedVolume, ImageView, InstanceView, NodeStatus, VolumeView},
-    spec::Firmware,
+use crn_api_types::{
+    AttachedVolume, Desired, Event, EventKind, Firmware, ImageView, InstanceView, NodeStatus,
+    Owner, Phase, Step, Totals, VolumeState, VolumeView,
 };
 
 pub(super) fn instance() -> InstanceView {
@@ -16,8 +11,8 @@ pub(super) fn instance() -> InstanceView {
         owner: Owner::Operator,
         name: "my-web-server".into(),
         hostname: "my-web-server".into(),
-        phase: "running".into(),
-        step: "running".into(),
+        phase: Phase::Running,
+        step: Step::Running,
         desired: Desired::Running,
         ready: true,
         vcpus: 2,
@@ -57,7 +52,8 @@ pub(super) fn instance() -> InstanceView {
 pub(super) fn hostile_instance() -> InstanceView {
     InstanceView {
         name: format!("{}\u{1b}[2J", "x".repeat(50)),
-        phase: "failed\u{7}".into(),
+        phase: Phase::Failed,
+        step: Step::Failed,
         warning: Some("\u{202e}gninraw\r\nSTATE  ready".into()),
         ..instance()
     }
@@ -98,7 +94,7 @@ pub(super) fn status() -> NodeStatus {
         accel: "tcg".into(),
         accel_reason: "KVM is present but emulates every instruction (2 MIPS)".into(),
         prefix: "2001:db8:1:2::/64".into(),
-        phases: [("running".to_owned(), 2), ("stopped".to_owned(), 1)].into(),
+        phases: [(Phase::Running, 2), (Phase::Stopped, 1)].into(),
         used: Totals {
             instances: 3,
             vcpus: 4,
@@ -114,33 +110,38 @@ pub(super) fn status() -> NodeStatus {
     }
 }
 
-pub(super) fn events() -> Vec<EventRow> {
-    let event = |seq, instance: bool, kind: &str, data| EventRow {
+pub(super) fn events() -> Vec<Event> {
+    let event = |seq, instance: bool, kind, data| Event {
         seq,
         at: "2026-11-25T02:00:00.123456Z".into(),
         owner: Owner::Operator,
         instance: instance.then(|| "ab".repeat(32)),
-        kind: kind.into(),
+        kind,
         data,
     };
     vec![
-        event(1, false, "image", serde_json::json!({"name": "debian:12"})),
+        event(
+            1,
+            false,
+            EventKind::Image,
+            serde_json::json!({"name": "debian:12"}),
+        ),
         event(
             2,
             true,
-            "created",
+            EventKind::Created,
             serde_json::json!({"name": "my-web-server"}),
         ),
         event(
             3,
             true,
-            "phase",
+            EventKind::Phase,
             serde_json::json!({"phase": "preparing", "step": "image"}),
         ),
         event(
             4,
             true,
-            "phase",
+            EventKind::Phase,
             serde_json::json!({"phase": "failed", "failure": {"message": "no \u{1b}[31mroute"}}),
         ),
     ]

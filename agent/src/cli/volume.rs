@@ -1,5 +1,6 @@
 //! `crn-agent volume`.
 
+use crn_api_types::{AttachVolume, CreateVolume, ErrorCode, ResizeVolume, Subject, VolumeView};
 use hyper::Method;
 
 use super::{
@@ -8,13 +9,7 @@ use super::{
     out::Out,
     table,
 };
-use crate::{
-    client::{Client, ClientError, segment},
-    ops::{
-        VolumeView,
-        volumes::{AttachVolume, CreateVolume, ResizeVolume},
-    },
-};
+use crate::client::{Client, ClientError, segment};
 
 /// Carries out a `volume` command.
 pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Result<(), Failure> {
@@ -32,7 +27,7 @@ pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Re
         VolumeCommand::List => list(client, out).await,
         VolumeCommand::Show(one) => show(
             out,
-            &client.get(&path(&one.volume, "")).await.map_err(lost)?,
+            &client.get(&path(&one.volume, "")).await.map_err(refused)?,
         ),
         VolumeCommand::Attach {
             volume,
@@ -46,7 +41,7 @@ pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Re
                 &client
                     .send(Method::POST, &path, Some(&request))
                     .await
-                    .map_err(lost)?,
+                    .map_err(refused)?,
             )
         }
         VolumeCommand::Detach(one) => {
@@ -56,7 +51,7 @@ pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Re
                 &client
                     .send(Method::POST, &path, None::<&()>)
                     .await
-                    .map_err(lost)?,
+                    .map_err(refused)?,
             )
         }
         VolumeCommand::Resize { volume, size } => {
@@ -67,14 +62,14 @@ pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Re
                 &client
                     .send(Method::POST, &path, Some(&request))
                     .await
-                    .map_err(lost)?,
+                    .map_err(refused)?,
             )
         }
         VolumeCommand::Delete(one) => {
             client.remove(&path(&one.volume, "")).await.map_err(|e| {
-                let failure = lost(e);
+                let failure = refused(e);
                 match failure.code {
-                    Some(crate::ops::ErrorCode::Conflict) => {
+                    Some(code) if code == ErrorCode::Conflict => {
                         failure.or_try(format!("crn-agent volume detach {}", one.volume))
                     }
                     _ => failure,
@@ -92,13 +87,11 @@ fn path(volume: &str, rest: &str) -> String {
     format!("/v1/volumes/{}{rest}", segment(volume))
 }
 
-fn lost(e: ClientError) -> Failure {
+fn refused(e: ClientError) -> Failure {
     let failure = Failure::from(e);
-    match failure.status {
-        Status::NotFound if failure.message.contains("instance") => {
-            failure.or_try("crn-agent instance list")
-        }
-        Status::NotFound => failure.or_try("crn-agent volume list"),
+    match (failure.status, failure.about) {
+        (Status::NotFound, Some(Subject::Instance)) => failure.or_try("crn-agent instance list"),
+        (Status::NotFound, _) => failure.or_try("crn-agent volume list"),
         _ => failure,
     }
 }
@@ -111,11 +104,6 @@ fn place(view: &VolumeView) -> String {
     }
 }
 
-fn state(view: &VolumeView) -> String {
-    let word = serde_json::to_value(view.state).unwrap_or_default();
-    word.as_str().unwrap_or_default().to_owned()
-}
-
 /// Columns of `volume list`.
 pub(super) const COLUMNS: [(&str, bool); 4] = [
     ("NAME", false),
@@ -126,7 +114,14 @@ pub(super) const COLUMNS: [(&str, bool); 4] = [
 
 /// Rows of `volume list`.
 pub(super) fn rows(views: &[VolumeView]) -> Vec<Vec<String>> {
-    let row = |v: &VolumeView| vec![v.name.clone(), table::mib(v.size_mib), state(v), place(v)];
+    let row = |v: &VolumeView| {
+        vec![
+            v.name.clone(),
+            table::mib(v.size_mib),
+            v.state.to_string(),
+            place(v),
+        ]
+    };
     views.iter().map(row).collect()
 }
 
@@ -151,7 +146,7 @@ fn show(out: Out, view: &VolumeView) -> Result<(), Failure> {
         ("Name", view.name.clone()),
         ("Id", view.id.clone()),
         ("Size", table::mib(view.size_mib)),
-        ("State", state(view)),
+        ("State", view.state.to_string()),
         (
             "Attached to",
             attached.unwrap_or_else(|| "nobody".to_owned()),

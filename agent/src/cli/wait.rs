@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
+use crn_api_types::{Desired, ErrorCode, InstanceView, Phase, Step};
 use tokio::time::Instant;
 
 use super::{
     exit::{Failure, Status},
     out::{Meter, Out},
 };
-use crate::{
-    client::{Client, ClientError, segment},
-    life::Desired,
-    ops::{ErrorCode, InstanceView},
-};
+use crate::client::{Client, ClientError, segment};
 
 /// How often the agent is asked.
 const POLL: Duration = Duration::from_millis(150);
@@ -46,39 +43,42 @@ fn judge(goal: &Goal, view: &InstanceView) -> Verdict {
         Some(failure) => Verdict::Hopeless(format!("{text}: {}", failure.message)),
         None => Verdict::Hopeless(text.to_owned()),
     };
-    match (goal, view.phase.as_str()) {
-        (Goal::Ready { not }, "running") if view.ready && view.started_at != *not => Verdict::Done,
-        (Goal::Stopped, "stopped") => Verdict::Done,
+    match (goal, view.phase) {
+        (Goal::Ready { not }, Phase::Running) if view.ready && view.started_at != *not => {
+            Verdict::Done
+        }
+        (Goal::Stopped, Phase::Stopped) => Verdict::Done,
         (Goal::Gone, _) => Verdict::Waiting,
-        (_, "failed") => because("it could not be prepared"),
-        (Goal::Ready { .. }, "backing-off") if view.restarts >= PATIENCE => {
+        (_, Phase::Failed) => because("it could not be prepared"),
+        (Goal::Ready { .. }, Phase::BackingOff) if view.restarts >= PATIENCE => {
             because("it does not stay up")
         }
-        (Goal::Ready { .. }, "stopped") if view.desired == Desired::Stopped => {
+        (Goal::Ready { .. }, Phase::Stopped) if view.desired == Desired::Stopped => {
             because("it was stopped")
         }
-        (_, "deleting") => because("it is being deleted"),
+        (_, Phase::Deleting) => because("it is being deleted"),
         _ => Verdict::Waiting,
     }
 }
 
 fn describe(view: &InstanceView) -> String {
-    let what = match view.step.as_str() {
-        "preparing.image" => "fetching the image",
-        "preparing.root-disk" => "creating the root disk",
-        "preparing.volumes" => "creating volumes",
-        "preparing.seed" => "writing the cloud-init seed",
-        "starting.launch" => "starting QEMU",
-        "starting.monitor" => "waiting for QEMU",
-        "running" if view.ready => "running",
-        "running" => "booting, waiting for SSH",
-        "stopping.power-button" => "asking the guest to shut down",
-        "stopping.quit" => "asking QEMU to quit",
-        "stopping.kill" => "killing QEMU",
-        "stopping.clean-up" => "cleaning up",
-        "deleting.clean-up" | "deleting.disks" | "deleting.record" => "deleting",
-        "backing-off" => "QEMU died, waiting for the next start",
-        other => other,
+    let what = match view.step {
+        Step::PreparingImage => "fetching the image",
+        Step::PreparingRootDisk => "creating the root disk",
+        Step::PreparingVolumes => "creating volumes",
+        Step::PreparingSeed => "writing the cloud-init seed",
+        Step::StartingLaunch => "starting QEMU",
+        Step::StartingMonitor => "waiting for QEMU",
+        Step::Running if view.ready => "running",
+        Step::Running => "booting, waiting for SSH",
+        Step::StoppingPowerButton => "asking the guest to shut down",
+        Step::StoppingQuit => "asking QEMU to quit",
+        Step::StoppingKill => "killing QEMU",
+        Step::StoppingCleanUp => "cleaning up",
+        Step::DeletingCleanUp | Step::DeletingDisks | Step::DeletingRecord => "deleting",
+        Step::BackingOff => "QEMU died, waiting for the next start",
+        Step::Stopped => "stopped",
+        Step::Failed => "failed",
     };
     match &view.failure {
         Some(failure) => format!("{}: {what} ({})", view.name, failure.message),
@@ -119,10 +119,9 @@ pub(super) async fn wait(
         tokio::time::sleep(POLL).await;
         view = match client.get(&path).await {
             Ok(view) => view,
-            Err(ClientError::Refused {
-                code: ErrorCode::NotFound,
-                ..
-            }) if goal == Goal::Gone => {
+            Err(ClientError::Refused(detail))
+                if goal == Goal::Gone && detail.code == ErrorCode::NotFound =>
+            {
                 return Ok(None);
             }
             Err(e) => return Err(e.into()),
@@ -132,8 +131,9 @@ pub(super) async fn wait(
 
 #[cfg(test)]
 mod tests {
+    use crn_api_types::{Failure as Told, FailureCode};
+
     use super::*;
-    use crate::life::{Failure as Told, FailureCode};
 
     #[test]
     fn what_a_look_says() {
@@ -142,34 +142,34 @@ mod tests {
             not: Some("then".into()),
         };
         type Change = fn(&mut InstanceView);
-        let table: [(&Goal, &str, Change, &str); 13] = [
-            (&ready, "running", |v| v.ready = true, "done"),
-            (&ready, "running", |_| {}, "wait"),
-            (&again, "running", |v| v.ready = true, "wait"),
+        let table: [(&Goal, Phase, Change, &str); 13] = [
+            (&ready, Phase::Running, |v| v.ready = true, "done"),
+            (&ready, Phase::Running, |_| {}, "wait"),
+            (&again, Phase::Running, |v| v.ready = true, "wait"),
             (
                 &again,
-                "running",
+                Phase::Running,
                 |v| (v.ready, v.started_at) = (true, Some("now".into())),
                 "done",
             ),
-            (&ready, "preparing", |_| {}, "wait"),
-            (&ready, "failed", |_| {}, "hopeless"),
-            (&ready, "backing-off", |v| v.restarts = 1, "wait"),
-            (&ready, "backing-off", |v| v.restarts = 3, "hopeless"),
+            (&ready, Phase::Preparing, |_| {}, "wait"),
+            (&ready, Phase::Failed, |_| {}, "hopeless"),
+            (&ready, Phase::BackingOff, |v| v.restarts = 1, "wait"),
+            (&ready, Phase::BackingOff, |v| v.restarts = 3, "hopeless"),
             (
                 &ready,
-                "stopped",
+                Phase::Stopped,
                 |v| v.desired = Desired::Stopped,
                 "hopeless",
             ),
-            (&ready, "stopped", |_| {}, "wait"),
-            (&Goal::Stopped, "stopped", |_| {}, "done"),
-            (&Goal::Stopped, "deleting", |_| {}, "hopeless"),
-            (&Goal::Gone, "deleting", |_| {}, "wait"),
+            (&ready, Phase::Stopped, |_| {}, "wait"),
+            (&Goal::Stopped, Phase::Stopped, |_| {}, "done"),
+            (&Goal::Stopped, Phase::Deleting, |_| {}, "hopeless"),
+            (&Goal::Gone, Phase::Deleting, |_| {}, "wait"),
         ];
         for (goal, phase, change, expected) in table {
             let mut view = super::super::samples::instance();
-            (view.phase, view.ready, view.desired) = (phase.into(), false, Desired::Running);
+            (view.phase, view.ready, view.desired) = (phase, false, Desired::Running);
             view.started_at = Some("then".into());
             change(&mut view);
             let got = match judge(goal, &view) {
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn the_reason_is_told() {
         let mut view = super::super::samples::instance();
-        view.phase = "failed".into();
+        view.phase = Phase::Failed;
         view.failure = Some(Told {
             code: FailureCode::Image,
             message: "no such host".into(),

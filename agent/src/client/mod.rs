@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use crn_api_types::{CreateRequest, ErrorBody, ErrorCode, ErrorDetail};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -15,15 +16,11 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use crate::{
-    api::{CONSOLE_PROTOCOL, ErrorBody},
-    ids::clip,
-    ops::ErrorCode,
-    spec::CreateRequest,
-};
+use crate::{api::CONSOLE_PROTOCOL, ids::clip};
 
 /// How long the agent may take to begin its answer: longer than it allows itself.
 const ANSWER_LIMIT: Duration = Duration::from_secs(75);
@@ -46,13 +43,8 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The agent refused or failed.
-    #[error("{message}")]
-    Refused {
-        /// For programs.
-        code: ErrorCode,
-        /// For people.
-        message: String,
-    },
+    #[error(transparent)]
+    Refused(ErrorDetail),
     /// The connection broke.
     #[error("the connection to the agent broke: {0}")]
     Broken(String),
@@ -132,12 +124,9 @@ impl Client {
             head = head.header("idempotency-key", key);
         }
         let body = encode(Some(request))?.unwrap_or_default();
-        let request = head
-            .body(Sent::from(body))
-            .map_err(|e| ClientError::Refused {
-                code: ErrorCode::Invalid,
-                message: e.to_string(),
-            })?;
+        let request = head.body(Sent::from(body)).map_err(|e| {
+            ClientError::Refused(ErrorDetail::new(ErrorCode::Invalid, e.to_string()))
+        })?;
         read(refuse(self.exchange(request).await?).await?).await
     }
 
@@ -255,10 +244,7 @@ async fn refuse(response: Response<Incoming>) -> Result<Response<Incoming>, Clie
     }
     let bytes = collect(response).await?;
     match serde_json::from_slice::<ErrorBody>(&bytes) {
-        Ok(body) => {
-            let (code, message) = (body.error.code, body.error.message);
-            Err(ClientError::Refused { code, message })
-        }
+        Ok(body) => Err(ClientError::Refused(body.error)),
         Err(_) => Err(ClientError::Unreadable(status.to_string())),
     }
 }
@@ -361,22 +347,24 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
-/// A path's variable part, escaped (RFC 3986): nothing in it can become a path of
-/// its own or a query.
+/// What a path's variable part cannot have as it is: all but the unreserved characters
+/// (RFC 3986) and the colon, which images' names have.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'.')
+    .remove(b':');
+
+/// A path's variable part, escaped: nothing in it can become a path of its own or a
+/// query.
 #[must_use]
 pub fn segment(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric()
-            || b"-_~:".contains(&byte)
-            || (byte == b'.' && text != "." && text != "..")
-        {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
+    match text {
+        // These mean something as they are.
+        "." | ".." => text.replace('.', "%2E"),
+        text => utf8_percent_encode(text, ESCAPED).to_string(),
     }
-    out
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
 //! What happened, kept for those who were not listening.
 
-use crn_api_types::Owner;
+use crn_api_types::{Event, EventKind, Owner};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
 use time::Duration;
-use utoipa::ToSchema;
 
 use super::{
     Db, DbError, Scope, json, now, rfc3339,
@@ -16,28 +14,10 @@ use crate::ids::InstanceId;
 const KEPT: u32 = 10_000;
 /// How many of each tenant's: what one of them does erases nobody else's.
 const KEPT_OF_A_TENANT: u32 = 1000;
-/// So long after their last event those are remembered who have nothing here any more.
+/// So long events are kept of those who have nothing here any more.
 const REMEMBERED: Duration = Duration::days(30);
 /// How often the oldest are forgotten, in events.
 const FORGET_EVERY: i64 = 256;
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct EventRow {
-    /// Grows by one with each event; `Last-Event-ID` of the event stream.
-    pub seq: i64,
-    /// RFC 3339.
-    pub at: String,
-    /// Who may know of it besides the operator: `operator`, or a tenant's address.
-    #[schema(value_type = String)]
-    pub owner: Owner,
-    /// The instance's id, if it concerns one.
-    pub instance: Option<String>,
-    /// A stable word.
-    pub kind: String,
-    /// Details.
-    pub data: serde_json::Value,
-}
 
 /// What an event is about.
 #[derive(Debug, Clone)]
@@ -68,28 +48,28 @@ fn owner_of(c: &Connection, id: &InstanceId) -> Result<Owner, DbError> {
 pub(super) fn insert(
     c: &Connection,
     about: &About,
-    kind: &str,
+    kind: EventKind,
     data: serde_json::Value,
-) -> Result<EventRow, DbError> {
+) -> Result<Event, DbError> {
     let (owner, instance) = match about {
         About::Instance(id) => (owner_of(c, id)?, Some(id.to_string())),
         About::Of(owner) => (owner.clone(), None),
     };
     let at = rfc3339(now());
-    let text = json("data", kind, &data)?;
+    let text = json("data", kind.as_str(), &data)?;
     let sql = "INSERT INTO events (at, owner, instance, kind, data) VALUES (?1, ?2, ?3, ?4, ?5)";
     c.prepare_cached(sql)?
-        .execute(params![at, owner.as_str(), instance, kind, text])?;
+        .execute(params![at, owner.as_str(), instance, kind.as_str(), text])?;
     let seq = c.last_insert_rowid();
     if seq % FORGET_EVERY == 0 {
         forget(c)?;
     }
-    Ok(EventRow {
+    Ok(Event {
         seq,
         at,
         owner,
         instance,
-        kind: kind.to_owned(),
+        kind,
         data,
     })
 }
@@ -111,14 +91,14 @@ fn forget(c: &Connection) -> Result<(), DbError> {
     Ok(())
 }
 
-fn decode(row: &Row<'_>) -> Result<EventRow, DbError> {
+fn decode(row: &Row<'_>) -> Result<Event, DbError> {
     let row = Columns::of(row, "seq")?;
-    Ok(EventRow {
+    Ok(Event {
         seq: row.get("seq")?,
         at: row.get("at")?,
         owner: row.parsed("owner")?,
         instance: row.get("instance")?,
-        kind: row.get("kind")?,
+        kind: row.parsed("kind")?,
         data: row.json("data")?,
     })
 }
@@ -138,11 +118,10 @@ impl Db {
     pub async fn record_event(
         &self,
         about: About,
-        kind: &str,
+        kind: EventKind,
         data: serde_json::Value,
-    ) -> Result<EventRow, DbError> {
-        let kind = kind.to_owned();
-        self.call(move |c| insert(c, &about, &kind, data)).await
+    ) -> Result<Event, DbError> {
+        self.call(move |c| insert(c, &about, kind, data)).await
     }
 
     /// The number of the newest event; 0 before the first.
@@ -193,7 +172,7 @@ impl Db {
         instance: Option<InstanceId>,
         seq: i64,
         most: u32,
-    ) -> Result<Vec<EventRow>, DbError> {
+    ) -> Result<Vec<Event>, DbError> {
         self.call(move |c| {
             let condition = condition(&scope, instance.as_ref());
             let sql = format!(

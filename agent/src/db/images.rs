@@ -1,5 +1,6 @@
 //! Names of base images that are in the store.
 
+use crn_api_types::Subject;
 use rusqlite::{OptionalExtension, Row, params};
 use time::OffsetDateTime;
 
@@ -109,7 +110,10 @@ impl Db {
                 })
                 .optional()?;
             let key = crate::ids::clip(&name);
-            let digest = digest.ok_or(DbError::NotFound { what: "image", key })?;
+            let digest = digest.ok_or(DbError::NotFound {
+                what: Subject::Image,
+                key,
+            })?;
             let users: u64 = tx.query_row(
                 "SELECT count(*) FROM instances WHERE image = ?1",
                 [&digest],

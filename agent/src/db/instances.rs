@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use crn_api_types::Owner;
+use crn_api_types::{Event, EventKind, Owner, Subject, VolumeState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{
-    About, Db, DbError, EventRow, Scope, VolumeState, checkpoint, events, json, now, rfc3339,
+    About, Db, DbError, Scope, checkpoint, events, json, now, rfc3339,
     row::{Columns, all, first},
     scope::only,
     totals::totals,
@@ -116,7 +116,7 @@ fn decode(row: &Row<'_>) -> Result<InstanceRow, DbError> {
 fn get(c: &Connection, id: &InstanceId) -> Result<InstanceRow, DbError> {
     let sql = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
     first(&mut *c.prepare_cached(&sql)?, [id.as_str()], decode)?.ok_or_else(|| DbError::NotFound {
-        what: "instance",
+        what: Subject::Instance,
         key: id.to_string(),
     })
 }
@@ -165,7 +165,7 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
         memory_mib: spec.memory.0.into(),
         disk_mib: u64::from(spec.disk.0) + created,
     };
-    capacity::admit(totals(&tx)?, asked, capacity).map_err(|e| DbError::Capacity(e.to_string()))?;
+    capacity::admit(totals(&tx)?, asked, capacity)?;
     let slot = free_slot(&tx, slots)?;
     let network = {
         let mut taken = tx.prepare_cached("SELECT 1 FROM instances WHERE network = ?1")?;
@@ -296,7 +296,7 @@ impl Db {
             let pattern = scope.id_pattern(&reference);
             let params = params![scope.names_of(), reference, pattern, scope.only_of()];
             only(
-                "instance",
+                Subject::Instance,
                 &reference,
                 all(&mut *c.prepare_cached(&sql)?, params, decode)?,
             )
@@ -347,7 +347,7 @@ impl Db {
         phase: &Phase,
         settled: Settled,
         restarts: u32,
-    ) -> Result<EventRow, DbError> {
+    ) -> Result<Event, DbError> {
         let (id, phase) = (id.clone(), phase.clone());
         self.call(move |c| {
             let key = id.as_str();
@@ -369,7 +369,7 @@ impl Db {
                 json("desired", key, &Desired::Stopped)?,
             ])?;
             let data = serde_json::to_value(&phase).unwrap_or_default();
-            let event = events::insert(&tx, &About::Instance(id.clone()), "phase", data)?;
+            let event = events::insert(&tx, &About::Instance(id.clone()), EventKind::Phase, data)?;
             tx.commit()?;
             Ok(event)
         })
@@ -451,7 +451,7 @@ impl Db {
             let tx = c.transaction()?;
             tx.execute(
                 "DELETE FROM volumes WHERE instance = ?1 AND state = ?2",
-                params![id.as_str(), VolumeState::Creating.word()],
+                params![id.as_str(), VolumeState::Creating.as_str()],
             )?;
             volumes::detach(&tx, "instance", id.as_str())?;
             tx.execute("DELETE FROM instances WHERE id = ?1", [id.as_str()])?;

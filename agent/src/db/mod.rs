@@ -16,15 +16,17 @@ mod volumes;
 
 use std::{path::Path, sync::mpsc};
 
+use crn_api_types::{NoRoom, Subject};
 use rusqlite::Connection;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-pub use events::{About, EventRow};
+pub use crn_api_types::VolumeState;
+pub use events::About;
 pub use images::ImageRow;
 pub use instances::{InstanceRow, NewInstance, ProcessRow};
 pub use scope::Scope;
-pub use volumes::{VolumeRow, VolumeState};
+pub use volumes::VolumeRow;
 
 /// What can go wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -51,9 +53,9 @@ pub enum DbError {
     /// No such thing.
     #[error("there is no {what} {key}")]
     NotFound {
-        /// What.
-        what: &'static str,
-        /// Which.
+        /// Of what kind.
+        what: Subject,
+        /// As it was named.
         key: String,
     },
     /// A volume is attached elsewhere, or in use.
@@ -70,7 +72,10 @@ pub enum DbError {
     /// The kernel gives no random numbers.
     #[error("no random numbers: {0}")]
     Entropy(getrandom::Error),
-    /// More than the node has.
+    /// More than the node has to give.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// No slot or no network is left.
     #[error("{0}")]
     Capacity(String),
     /// The database's thread is gone.

@@ -1,6 +1,6 @@
 //! Which records somebody's words can name.
 
-use crn_api_types::Owner;
+use crn_api_types::{Owner, Subject};
 
 use super::DbError;
 use crate::ids::MIN_PREFIX;
@@ -59,11 +59,7 @@ impl Scope {
 }
 
 /// The one record that was named.
-pub(super) fn only<T>(
-    what: &'static str,
-    reference: &str,
-    mut found: Vec<T>,
-) -> Result<T, DbError> {
+pub(super) fn only<T>(what: Subject, reference: &str, mut found: Vec<T>) -> Result<T, DbError> {
     let key = crate::ids::clip(reference);
     match (found.pop(), found.is_empty()) {
         (Some(one), true) => Ok(one),

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crn_api_types::{Address, Owner};
+use crn_api_types::{Address, CreateRequest, EventKind, Owner, VolumeRequest};
 
 use super::*;
 use crate::{
     capacity::{Capacity, Totals},
     ids::InstanceId,
     life::{Desired, Phase, PrepareStep, Settled, StopReason, Wish},
-    spec::CreateRequest,
 };
 
 fn open() -> (tempfile::TempDir, Db) {
@@ -38,9 +37,7 @@ fn request(name: &str) -> CreateRequest {
 fn new(request: CreateRequest) -> NewInstance {
     NewInstance {
         owner: Owner::Operator,
-        checked: request
-            .check(&crate::config::Limits::default(), 1024)
-            .unwrap(),
+        checked: crate::spec::check(request, &crate::config::Limits::default(), 1024).unwrap(),
         id: InstanceId::random().unwrap(),
         plan: net::AddressPlan::new("2001:db8::/64".parse().unwrap()).unwrap(),
         capacity: room(),
@@ -59,7 +56,7 @@ async fn volume(db: &Db, name: &str) -> Result<VolumeRow, DbError> {
 
 fn with_volume(name: &str, volume: &str) -> CreateRequest {
     let mut request = request(name);
-    request.volumes = vec![crate::spec::VolumeRequest {
+    request.volumes = vec![VolumeRequest {
         name: volume.into(),
         mount: Some("/data".into()),
         size_mib: Some(128),
@@ -106,7 +103,7 @@ async fn an_instance_is_admitted_whole_or_not_at_all() {
     let mut large = with_volume("c", "other");
     large.memory_mib = 4000;
     let full = db.insert_instance(new(large)).await.unwrap_err();
-    assert!(matches!(full, DbError::Capacity(_)), "{full}");
+    assert!(matches!(full, DbError::NoRoom(_)), "{full}");
     assert_eq!(db.totals().await.unwrap(), before);
     assert_eq!(before.disk_mib, 1024 + 128);
     assert!(matches!(
@@ -192,7 +189,7 @@ async fn what_was_asked_meanwhile_is_not_settled_away() {
         guest_off: true,
     };
     let event = db.set_phase(&row.id, &stopped, settled, 0).await.unwrap();
-    assert_eq!(event.kind, "phase");
+    assert_eq!(event.kind, EventKind::Phase);
     let row = db.instance(&row.id).await.unwrap();
     assert_eq!(
         row.wish,
@@ -358,14 +355,18 @@ async fn an_event_is_its_owners() {
     let id = format!("{:064}", 1);
     let row = insert_as(&db, tenant(1), &id, "web").await;
     let about = || About::Instance(row.id.clone());
-    let kind = |kind: &'static str| db.record_event(about(), kind, serde_json::json!({}));
-    kind("created").await.unwrap();
-    db.record_event(About::Of(Owner::Operator), "image", serde_json::json!({}))
-        .await
-        .unwrap();
+    let kind = |kind| db.record_event(about(), kind, serde_json::json!({}));
+    kind(EventKind::Created).await.unwrap();
+    db.record_event(
+        About::Of(Owner::Operator),
+        EventKind::Image,
+        serde_json::json!({}),
+    )
+    .await
+    .unwrap();
     db.remove_instance(&row.id).await.unwrap();
     // Also of an instance that is gone.
-    assert_eq!(kind("deleted").await.unwrap().owner, tenant(1));
+    assert_eq!(kind(EventKind::Deleted).await.unwrap().owner, tenant(1));
     let seen = async |scope, instance| -> Vec<i64> {
         let events = db.events_after(scope, instance, 0, 99).await.unwrap();
         events.iter().map(|e| e.seq).collect()
@@ -389,7 +390,14 @@ async fn one_owners_events_erase_nobody_elses() {
     // Many at once: one transaction for all.
     db.call(|c| {
         let tx = c.transaction()?;
-        let event = |owner| events::insert(&tx, &About::Of(owner), "test", serde_json::json!({}));
+        let event = |owner| {
+            events::insert(
+                &tx,
+                &About::Of(owner),
+                EventKind::Image,
+                serde_json::json!({}),
+            )
+        };
         event(Owner::Operator)?;
         event(tenant(1))?;
         for _ in 0..12_000 {

@@ -1,12 +1,8 @@
 //! Records of volumes.
 
-use std::str::FromStr;
-
-use crn_api_types::Owner;
+use crn_api_types::{Owner, Subject, VolumeState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
 
 use super::{
     Db, DbError, Scope, now, rfc3339,
@@ -19,42 +15,6 @@ use crate::{
     ids::{InstanceId, Name},
     spec::WantedVolume,
 };
-
-/// Whether a volume's file is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VolumeState {
-    /// Recorded; its file may not exist yet.
-    Creating,
-    /// The file exists.
-    Ready,
-    /// Its instance is to lose it: as soon as the guest lets go, at the latest when
-    /// QEMU ends.
-    Detaching,
-    /// The file is being removed.
-    Deleting,
-}
-
-impl VolumeState {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Ready => "ready",
-            Self::Detaching => "detaching",
-            Self::Deleting => "deleting",
-        }
-    }
-}
-
-impl FromStr for VolumeState {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let states = [Self::Creating, Self::Ready, Self::Detaching, Self::Deleting];
-        let found = states.into_iter().find(|state| state.word() == word);
-        found.ok_or_else(|| format!("{word:?} is no state of a volume"))
-    }
-}
 
 /// A volume as recorded.
 #[derive(Debug, Clone)]
@@ -108,7 +68,7 @@ fn by_name(c: &Connection, owner: &Owner, name: &Name) -> Result<Option<VolumeRo
 fn get(c: &Connection, id: &str) -> Result<VolumeRow, DbError> {
     let sql = format!("{SELECT} WHERE v.id = ?1");
     first(&mut *c.prepare_cached(&sql)?, [id], decode)?.ok_or_else(|| DbError::NotFound {
-        what: "volume",
+        what: Subject::Volume,
         key: id.to_owned(),
     })
 }
@@ -147,7 +107,7 @@ fn create(c: &Connection, owner: &Owner, name: &Name, mib: u64) -> Result<Volume
             owner.as_str(),
             name.as_str(),
             mib,
-            VolumeState::Creating.word(),
+            VolumeState::Creating.as_str(),
             rfc3339(now())
         ],
     )?;
@@ -206,7 +166,7 @@ pub(super) fn attach_or_create(
 
 /// Nobody has the volumes whose `column` is `key` any more.
 pub(super) fn detach(c: &Connection, column: &str, key: &str) -> Result<(), DbError> {
-    let (ready, detaching) = (VolumeState::Ready.word(), VolumeState::Detaching.word());
+    let (ready, detaching) = (VolumeState::Ready.as_str(), VolumeState::Detaching.as_str());
     let sql = format!(
         "UPDATE volumes SET instance = NULL, mount = NULL,
                 state = CASE state WHEN ?3 THEN ?2 ELSE state END
@@ -240,8 +200,7 @@ impl Db {
                 disk_mib: mib,
                 ..Totals::default()
             };
-            capacity::admit(totals(&tx)?, asked, capacity)
-                .map_err(|e| DbError::Capacity(e.to_string()))?;
+            capacity::admit(totals(&tx)?, asked, capacity)?;
             let row = create(&tx, &owner, &name, mib)?;
             tx.commit()?;
             Ok(row)
@@ -272,7 +231,7 @@ impl Db {
             );
             let params = params![scope.names_of(), reference, scope.only_of()];
             only(
-                "volume",
+                Subject::Volume,
                 &reference,
                 all(&mut *c.prepare_cached(&sql)?, params, decode)?,
             )
@@ -346,7 +305,7 @@ impl Db {
     pub async fn begin_detach(&self, id: &str) -> Result<(), DbError> {
         let id = id.to_owned();
         self.call(move |c| {
-            let (ready, detaching) = (VolumeState::Ready.word(), VolumeState::Detaching.word());
+            let (ready, detaching) = (VolumeState::Ready.as_str(), VolumeState::Detaching.as_str());
             c.execute(
                 "UPDATE volumes SET state = ?3 WHERE id = ?1 AND state = ?2",
                 [&id, ready, detaching],
@@ -379,7 +338,7 @@ impl Db {
             } else {
                 any
             };
-            if c.execute(sql, params![id, state.word()])? == 0 {
+            if c.execute(sql, params![id, state.as_str()])? == 0 {
                 return Err(DbError::Conflict(
                     "the volume is attached to an instance".into(),
                 ));
@@ -407,8 +366,7 @@ impl Db {
                 disk_mib: more,
                 ..Totals::default()
             };
-            capacity::admit(totals(&tx)?, asked, room)
-                .map_err(|e| DbError::Capacity(e.to_string()))?;
+            capacity::admit(totals(&tx)?, asked, room)?;
             tx.execute(
                 "UPDATE volumes SET mib = ?2 WHERE id = ?1",
                 params![id, mib],

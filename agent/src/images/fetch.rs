@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use crn_api_types::EventKind;
 use disk::{
     ByteSize, Digest, Expected, Format, ImageStore, Import, Progress, PullRequest, Sha256,
     StoreOptions, StoredImage,
@@ -269,7 +270,7 @@ impl Images {
         }
         let data = serde_json::json!({ "name": row.name, "digest": image.digest.to_string() });
         self.db.name_image(row).await?;
-        self.events.emit(None, "image", data);
+        self.events.emit(None, EventKind::Image, data);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{io, path::Path};
 
+use crn_api_types::{EventKind, Firmware};
 use disk::{
     BaseRef, ByteSize, Digest, Format, OverlaySpec, Sha256, StoredImage,
     seed::{Filesystem, NetworkSpec, Seed, SeedSpec, SeedVolume},
@@ -16,7 +17,6 @@ use crate::{
     life::{Failure, FailureCode, PrepareStep},
     node::Node,
     paths::InstanceFile,
-    spec::Firmware,
     tasks::TaskError,
 };
 
@@ -131,7 +131,7 @@ impl Task {
             let data = serde_json::json!({ "warnings": warnings });
             self.node
                 .events
-                .emit(Some(&self.id), "cloud-init-warnings", data);
+                .emit(Some(&self.id), EventKind::CloudInitWarnings, data);
         }
         Ok(written.map(drop).map_err(|e| failure(FailureCode::Seed, e)))
     }

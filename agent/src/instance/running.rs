@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crn_api_types::EventKind;
 use qmp::{Event, RunState};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -222,7 +223,7 @@ impl Task {
             s.paused = false;
             s.warning = None;
         });
-        self.tell_seldom("resumed", json!({}));
+        self.tell_seldom(EventKind::Resumed, json!({}));
     }
 
     fn powered_off(&self) -> Transition {
@@ -244,7 +245,7 @@ impl Task {
             Event::Reset { guest, reason } => {
                 debug!(guest, "the guest reboots: {reason}");
                 self.tell_seldom(
-                    "rebooted",
+                    EventKind::Rebooted,
                     json!({ "guest": guest, "reason": reason.as_str() }),
                 );
                 self.status.send_modify(|s| s.ready = false);
@@ -265,7 +266,7 @@ impl Task {
                                    "reason": reason, "nospace": nospace });
                 // One that is still paused only failed once more.
                 if !self.status.borrow().paused {
-                    self.tell_seldom("disk-error", data);
+                    self.tell_seldom(EventKind::DiskError, data);
                 }
                 if action == "stop" {
                     self.status.send_modify(|s| {
@@ -281,7 +282,7 @@ impl Task {
                 let warning = format!("a disk is damaged: {msg}");
                 self.status.send_modify(|s| s.warning = Some(warning));
                 self.tell_seldom(
-                    "disk-damaged",
+                    EventKind::DiskDamaged,
                     json!({ "node": node, "message": msg, "fatal": fatal }),
                 );
             }
@@ -289,7 +290,7 @@ impl Task {
             Event::Stop => return self.look_at_state().await,
             Event::GuestPanicked { action, .. } => {
                 warn!("the guest's kernel panicked; QEMU's action is {action}");
-                self.tell_seldom("guest-panicked", json!({ "action": action }));
+                self.tell_seldom(EventKind::GuestPanicked, json!({ "action": action }));
             }
             Event::DeviceDeleted {
                 device: Some(device),
@@ -375,7 +376,7 @@ impl Task {
             let at = OffsetDateTime::now_utc().unix_timestamp();
             events.emit(
                 Some(&id),
-                "ready",
+                EventKind::Ready,
                 json!({ "at": at, "ms": took.as_millis() as u64 }),
             );
         };
@@ -403,7 +404,7 @@ impl Task {
                 info!("the tap is back");
                 self.node
                     .events
-                    .emit(Some(&self.id), "tap-repaired", json!({}));
+                    .emit(Some(&self.id), EventKind::TapRepaired, json!({}));
             }
             Err(e) => {
                 warn!("the tap cannot be repaired; a restart of the instance will: {e}");

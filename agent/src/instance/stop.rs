@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crn_api_types::EventKind;
 use qmp::{Event, RunState};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, timeout};
@@ -201,7 +202,7 @@ impl Task {
                     let data = serde_json::json!({ "kind": "directory", "error": e.to_string() });
                     self.node
                         .events
-                        .emit(Some(&self.id), "unknown-left-alone", data);
+                        .emit(Some(&self.id), EventKind::UnknownLeftAlone, data);
                     return Ok(Transition::Done);
                 }
                 Err(e) => {

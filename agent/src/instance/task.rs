@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use crn_api_types::EventKind;
 use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -53,7 +54,7 @@ pub(super) struct Task {
     /// QEMU may have other volumes than the record.
     pub(super) unmatched: bool,
     /// When something that a guest can cause was last told of, by its word.
-    pub(super) told: HashMap<&'static str, Instant>,
+    pub(super) told: HashMap<EventKind, Instant>,
 }
 
 /// Starts the task of a recorded instance. `found` is the pid of a QEMU that
@@ -108,7 +109,7 @@ impl Task {
         self.node.tasks.remove(&self.id);
         self.node
             .events
-            .emit(Some(&self.id), "deleted", serde_json::json!({}));
+            .emit(Some(&self.id), EventKind::Deleted, serde_json::json!({}));
         info!("deleted");
     }
 
@@ -144,7 +145,9 @@ impl Task {
                     warn!("{e}");
                 }
                 let data = serde_json::json!({ "pid": pid });
-                self.node.events.emit(Some(&self.id), "adopted", data);
+                self.node
+                    .events
+                    .emit(Some(&self.id), EventKind::Adopted, data);
                 self.go(&Transition::Found, row).await
             }
             Some(process) => {
@@ -273,9 +276,9 @@ impl Task {
 
     /// Tells of something that the guest can cause as often as it likes: at most
     /// once in a while is it recorded.
-    pub(super) fn tell_seldom(&mut self, kind: &'static str, data: serde_json::Value) {
+    pub(super) fn tell_seldom(&mut self, kind: EventKind, data: serde_json::Value) {
         let now = Instant::now();
-        if self.told.get(kind).is_some_and(|at| now - *at < SELDOM) {
+        if self.told.get(&kind).is_some_and(|at| now - *at < SELDOM) {
             return;
         }
         self.told.insert(kind, now);

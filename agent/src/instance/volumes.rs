@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use crn_api_types::EventKind;
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -137,7 +138,7 @@ impl Task {
         info!("volume {} is detached", volume.name);
         let data = json!({ "name": volume.name.as_str() });
         let events = &self.node.events;
-        events.emit(Some(&self.id), "volume-detached", data);
+        events.emit(Some(&self.id), EventKind::VolumeDetached, data);
         Ok(())
     }
 
@@ -174,7 +175,10 @@ impl Task {
         // A guest may eject what it likes. That it still has the volume is the
         // user's word, and not undone by the guest's.
         warn!("the guest ejected volume {}", volume.name);
-        self.tell_seldom("volume-ejected", json!({ "name": volume.name.as_str() }));
+        self.tell_seldom(
+            EventKind::VolumeEjected,
+            json!({ "name": volume.name.as_str() }),
+        );
         Ok(())
     }
 

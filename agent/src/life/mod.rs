@@ -12,24 +12,12 @@ mod transition;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
 
+pub use crn_api_types::{Desired, Failure, FailureCode, StopReason};
 pub use transition::{Circumstances, Illegal, Transition};
 
-/// What the owner wants of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Desired {
-    /// It should run, also after a crash or a reboot of the host.
-    Running,
-    /// It should be stopped, its disks kept.
-    Stopped,
-    /// It should be gone, with its root disk.
-    Deleted,
-}
-
 /// Where an instance is in its life.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case")]
 pub enum Phase {
     /// What the first start needs is being made.
@@ -62,7 +50,6 @@ pub enum Phase {
         attempt: u32,
         /// When the next start is due.
         #[serde(with = "time::serde::rfc3339")]
-        #[schema(value_type = String, format = DateTime)]
         until: OffsetDateTime,
         /// What was seen of the death.
         failure: Failure,
@@ -80,7 +67,7 @@ pub enum Phase {
 }
 
 /// Steps before the first start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrepareStep {
     /// The base image is fetched unless it is in the store.
@@ -94,7 +81,7 @@ pub enum PrepareStep {
 }
 
 /// Steps of each start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartStep {
     /// Firewall elements, tap, addresses, routes; then QEMU is launched with the
@@ -105,7 +92,7 @@ pub enum StartStep {
 }
 
 /// How a QEMU is asked to go; each stage has its own time limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopStage {
     /// ACPI power button: the guest shuts itself down.
@@ -119,7 +106,7 @@ pub enum StopStage {
 }
 
 /// What follows a stop.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "then", rename_all = "kebab-case")]
 pub enum Then {
     /// Stay stopped.
@@ -136,20 +123,8 @@ pub enum Then {
     },
 }
 
-/// Why an instance is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum StopReason {
-    /// Created without being started.
-    NeverStarted,
-    /// The operator asked for it.
-    Requested,
-    /// The guest powered itself off.
-    GuestPoweredOff,
-}
-
 /// Steps of a deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeleteStep {
     /// Network and run files.
@@ -158,35 +133,6 @@ pub enum DeleteStep {
     Disks,
     /// The record itself.
     Record,
-}
-
-/// Something that went wrong, for people and programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Failure {
-    /// A stable word for programs.
-    pub code: FailureCode,
-    /// A sentence for the operator.
-    pub message: String,
-}
-
-/// Stable words for what went wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureCode {
-    /// The base image could not be had.
-    Image,
-    /// A disk could not be created or opened.
-    Disk,
-    /// The seed could not be written.
-    Seed,
-    /// Tap, addresses or firewall.
-    Network,
-    /// QEMU did not start, or its monitor did not answer.
-    Launch,
-    /// QEMU died while it ran.
-    Crashed,
-    /// Anything else.
-    Internal,
 }
 
 /// What an instance does next.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crn_api_types::ErrorCode;
 use futures::{Stream, stream};
 use tokio::{
     fs::File,
@@ -15,7 +16,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use super::{Caller, ErrorCode, OpError, lookup, permission::Operation};
+use super::{Caller, OpError, lookup, permission::Operation};
 use crate::{ids::InstanceId, node::Node, paths::InstanceFile, qemu::plan::socket};
 
 /// What is read of the log at a time.

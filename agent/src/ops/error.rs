@@ -1,91 +1,38 @@
 //! Why an operation failed: a stable word for programs, a sentence for people.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use std::ops::Deref;
+
+use crn_api_types::{ErrorCode, ErrorDetail, Subject};
 
 use crate::{
     db::DbError, guest_net::GuestNetError, ids::IdError, images::ImageError, spec::SpecError,
     tasks::TaskError,
 };
 
-/// Stable words for why something was refused or failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// The request itself is wrong; the same request never succeeds.
-    Invalid,
-    /// The caller may not do this.
-    Forbidden,
-    /// There is no such instance, volume, image or path.
-    NotFound,
-    /// The path exists and does not take this method.
-    MethodNotAllowed,
-    /// The request did not arrive in time.
-    RequestTimeout,
-    /// The name belongs to something else.
-    NameTaken,
-    /// Not possible in the present state.
-    Conflict,
-    /// The request is larger than the API takes.
-    TooLarge,
-    /// The body is not announced as JSON.
-    UnsupportedMediaType,
-    /// The path is only for connections that become a byte stream.
-    UpgradeRequired,
-    /// The agent failed, or what it depends on (QEMU, kernel, file system).
-    Internal,
-    /// What is stored no longer has the content it was stored with.
-    Damaged,
-    /// Where the image comes from does not deliver it.
-    ImageSource,
-    /// Too much at once; try again.
-    Unavailable,
-    /// It took too long.
-    Timeout,
-    /// The node has no room for it.
-    NoCapacity,
-}
-
-impl ErrorCode {
-    /// All of them, in the order of their HTTP status.
-    pub const ALL: [Self; 16] = [
-        Self::Invalid,
-        Self::Forbidden,
-        Self::NotFound,
-        Self::MethodNotAllowed,
-        Self::RequestTimeout,
-        Self::NameTaken,
-        Self::Conflict,
-        Self::TooLarge,
-        Self::UnsupportedMediaType,
-        Self::UpgradeRequired,
-        Self::Internal,
-        Self::Damaged,
-        Self::ImageSource,
-        Self::Unavailable,
-        Self::Timeout,
-        Self::NoCapacity,
-    ];
-}
-
-/// A failed operation.
+/// A failed operation: what the API tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct OpError {
-    /// For programs.
-    pub code: ErrorCode,
-    /// For people.
-    pub message: String,
+#[error(transparent)]
+pub struct OpError(pub ErrorDetail);
+
+impl Deref for OpError {
+    type Target = ErrorDetail;
+
+    fn deref(&self) -> &ErrorDetail {
+        &self.0
+    }
 }
 
 impl OpError {
     /// An error with this word and sentence.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self(ErrorDetail::new(code, message))
+    }
+
+    /// Says what kind of thing it is about.
+    pub(crate) fn about(mut self, subject: Subject) -> Self {
+        self.0.about = Some(subject);
+        self
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -124,10 +71,16 @@ impl From<DbError> for OpError {
             DbError::NotFound { .. } => ErrorCode::NotFound,
             DbError::NameTaken(_) => ErrorCode::NameTaken,
             DbError::VolumeInUse { .. } | DbError::Conflict(_) => ErrorCode::Conflict,
-            DbError::Capacity(_) => ErrorCode::NoCapacity,
+            DbError::Capacity(_) | DbError::NoRoom(_) => ErrorCode::NoCapacity,
             _ => ErrorCode::Internal,
         };
-        Self::new(code, e.to_string())
+        let mut error = Self::new(code, e.to_string());
+        match e {
+            DbError::NotFound { what, .. } => error.0.about = Some(what),
+            DbError::NoRoom(no_room) => error.0.no_room = Some(no_room),
+            _ => {}
+        }
+        error
     }
 }
 
@@ -197,7 +150,7 @@ impl From<ImageError> for OpError {
         };
         match e {
             ImageError::Db(e) => e.into(),
-            e => Self::new(code, e.to_string()),
+            e => Self::new(code, e.to_string()).about(Subject::Image),
         }
     }
 }

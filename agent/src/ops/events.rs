@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use crn_api_types::Event;
 use futures::{Stream, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
@@ -9,11 +10,7 @@ use super::{
     Caller, OpError, lookup,
     permission::{Operation, permit},
 };
-use crate::{
-    db::{EventRow, Scope},
-    ids::InstanceId,
-    node::Node,
-};
+use crate::{db::Scope, ids::InstanceId, node::Node};
 
 /// Events that are read from the database at a time.
 const BATCH: u32 = 256;
@@ -33,12 +30,12 @@ pub struct Query {
 
 struct Reading {
     node: Arc<Node>,
-    wake: Receiver<Arc<EventRow>>,
+    wake: Receiver<Arc<Event>>,
     scope: Scope,
     instance: Option<InstanceId>,
     follow: bool,
     after: i64,
-    ready: VecDeque<EventRow>,
+    ready: VecDeque<Event>,
     ended: bool,
 }
 
@@ -54,7 +51,7 @@ pub async fn stream(
     node: &Arc<Node>,
     caller: &Caller,
     query: Query,
-) -> Result<impl Stream<Item = Result<EventRow, OpError>> + Send + use<>, OpError> {
+) -> Result<impl Stream<Item = Result<Event, OpError>> + Send + use<>, OpError> {
     permit(caller, Operation::WatchEvents, None)?;
     let instance = match &query.instance {
         Some(reference) => {
@@ -93,7 +90,7 @@ pub async fn stream(
 }
 
 impl Reading {
-    async fn next(&mut self) -> Option<Result<EventRow, OpError>> {
+    async fn next(&mut self) -> Option<Result<Event, OpError>> {
         while !self.ended {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));

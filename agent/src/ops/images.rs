@@ -2,15 +2,14 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
+use crn_api_types::{ErrorCode, EventKind, ImageView, ImportRequest, Subject, Update};
 use disk::{Digest, Format, Sha256};
 use futures::Stream;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::{
-    Caller, ErrorCode, ImageView, OpError,
+    Caller, OpError,
     permission::{Operation, permit},
-    progress::{Step, steps},
+    progress::updates,
 };
 use crate::{
     db::{ImageRow, rfc3339},
@@ -19,23 +18,6 @@ use crate::{
     node::Node,
     spec::ImageName,
 };
-
-/// A file of this host to take into the store.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ImportRequest {
-    /// The name that the image gets.
-    #[schema(example = "mine:1")]
-    pub name: String,
-    /// Absolute path of the file on the agent's host.
-    #[schema(example = "/srv/images/mine.qcow2")]
-    pub path: String,
-    /// `qcow2` or `raw`; another format is refused. Without it, QCOW2 is recognised
-    /// by its magic and everything else must be a plausible raw disk.
-    pub format: Option<String>,
-    /// The digest that the file must have: `sha256:…` or `sha512:…`.
-    pub digest: Option<String>,
-}
 
 fn named(row: ImageRow, instances: u64) -> ImageView {
     ImageView {
@@ -183,14 +165,14 @@ pub async fn pull(
     node: &Arc<Node>,
     caller: &Caller,
     name: &str,
-) -> Result<impl Stream<Item = Step<ImageView>> + Send + use<>, OpError> {
+) -> Result<impl Stream<Item = Update<ImageView>> + Send + use<>, OpError> {
     permit(caller, Operation::PullImage, None)?;
     let name: ImageName = name.parse()?;
     if !node.images.is_known(&name).await? {
         return Err(ImageError::Unknown { name }.into());
     }
     let node = node.clone();
-    Ok(steps(move |reporter| async move {
+    Ok(updates(move |reporter| async move {
         node.images.pull(&name, move |p| reporter.report(p)).await?;
         view(&node, &name).await
     }))
@@ -204,7 +186,7 @@ pub async fn import(
     node: &Arc<Node>,
     caller: &Caller,
     request: ImportRequest,
-) -> Result<impl Stream<Item = Step<ImageView>> + Send + use<>, OpError> {
+) -> Result<impl Stream<Item = Update<ImageView>> + Send + use<>, OpError> {
     permit(caller, Operation::ImportImage, None)?;
     let name: ImageName = request.name.parse()?;
     let path = PathBuf::from(&request.path);
@@ -216,7 +198,7 @@ pub async fn import(
     let digest = request.digest.map(|d| d.parse::<Digest>()).transpose();
     let digest = digest.map_err(|e| OpError::invalid(e.to_string()))?;
     let node = node.clone();
-    Ok(steps(move |reporter| async move {
+    Ok(updates(move |reporter| async move {
         let tell = move |p| reporter.report(p);
         node.images
             .import(&name, &path, format, digest, tell)
@@ -234,12 +216,12 @@ pub async fn verify(
     node: &Arc<Node>,
     caller: &Caller,
     name: &str,
-) -> Result<impl Stream<Item = Step<ImageView>> + Send + use<>, OpError> {
+) -> Result<impl Stream<Item = Update<ImageView>> + Send + use<>, OpError> {
     permit(caller, Operation::VerifyImage, None)?;
     let name: ImageName = name.parse()?;
     let digest = recorded_digest(node, &name).await?;
     let node = node.clone();
-    Ok(steps(move |reporter| async move {
+    Ok(updates(move |reporter| async move {
         let store = node.images.store.clone();
         blocking(move || {
             store
@@ -259,7 +241,7 @@ async fn recorded_digest(node: &Arc<Node>, name: &ImageName) -> Result<Sha256, O
     };
     let Some(hex) = recorded else {
         let message = format!("image {name} is not in the store");
-        return Err(OpError::new(ErrorCode::NotFound, message));
+        return Err(OpError::new(ErrorCode::NotFound, message).about(Subject::Image));
     };
     Sha256::from_hex(&hex).map_err(|e| OpError::internal(e.to_string()))
 }
@@ -301,11 +283,11 @@ pub async fn remove(node: &Arc<Node>, caller: &Caller, name: &str) -> Result<(),
             let removed = blocking(move || store.remove(&digest).map_err(OpError::from)).await?;
             if name.digest().is_some() && !removed {
                 let message = format!("image {name} is not in the store");
-                return Err(OpError::new(ErrorCode::NotFound, message));
+                return Err(OpError::new(ErrorCode::NotFound, message).about(Subject::Image));
             }
         }
         let data = serde_json::json!({ "name": name.as_str(), "digest": digest.to_string() });
-        node.events.emit(None, "image-removed", data);
+        node.events.emit(None, EventKind::ImageRemoved, data);
         Ok(())
     })
     .await

@@ -5,14 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use crn_api_types::Owner;
+use crn_api_types::{
+    CreateRequest, ErrorCode, EventKind, Firmware, InstanceView, Owner, PortChange, Ports,
+    StopOptions, Subject,
+};
 use net::PortRule;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::{
-    Caller, ErrorCode, InstanceView, OpError, detached, lookup,
+    Caller, OpError, detached, lookup,
     permission::{Operation, permit},
+    view,
 };
 use crate::{
     db::{InstanceRow, NewInstance, VolumeRow},
@@ -23,51 +25,23 @@ use crate::{
     instance,
     life::{Desired, Phase, Then, Wish},
     node::Node,
-    spec::{self, CreateRequest, Firmware, InstanceSpec},
+    spec::{self, InstanceSpec},
     tasks::Handle,
 };
 
 /// Longest key of a request that must not be carried out twice, in bytes.
 const MAX_KEY: usize = 200;
 
-/// How an instance is to be stopped, restarted or deleted.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Manner {
-    /// Do not ask the guest first: skip the power button.
-    pub force: bool,
-}
-
-/// A change of the open ports.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PortChange {
-    /// Exactly these are open, before `allow` and `deny` apply.
-    #[schema(example = json!(["22", "443"]))]
-    pub set: Option<Vec<String>>,
-    /// These are opened: `80`, `53/udp`, `8000-8010`.
-    pub allow: Vec<String>,
-    /// These are closed; each must be a rule as it was opened.
-    pub deny: Vec<String>,
-}
-
-/// The open ports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Ports {
-    /// Rules, sorted.
-    pub ports: Vec<String>,
-}
-
 /// An instance's task.
 pub(super) fn task(node: &Arc<Node>, id: &InstanceId) -> Result<Handle, OpError> {
     let gone = || OpError::new(ErrorCode::NotFound, format!("there is no instance {id}"));
-    node.task(id).ok_or_else(gone)
+    node.task(id).ok_or_else(|| gone().about(Subject::Instance))
 }
 
-async fn view(node: &Arc<Node>, row: &InstanceRow) -> Result<InstanceView, OpError> {
+async fn shown_now(node: &Arc<Node>, row: &InstanceRow) -> Result<InstanceView, OpError> {
     let live = node.task(&row.id).map(|task| task.status());
     let volumes = node.db.volumes_of(&row.id).await?;
-    Ok(InstanceView::new(node, row, live.as_ref(), &volumes))
+    Ok(view::instance(node, row, live.as_ref(), &volumes))
 }
 
 /// The instances that the caller may see, oldest first.
@@ -86,7 +60,7 @@ pub async fn list(node: &Arc<Node>, caller: &Caller) -> Result<Vec<InstanceView>
     let views = rows.iter().map(|row| {
         let live = node.task(&row.id).map(|task| task.status());
         let volumes = volumes.get(&row.id).map_or(&[][..], Vec::as_slice);
-        InstanceView::new(node, row, live.as_ref(), volumes)
+        view::instance(node, row, live.as_ref(), volumes)
     });
     Ok(views.collect())
 }
@@ -102,7 +76,7 @@ pub async fn get(
     reference: &str,
 ) -> Result<InstanceView, OpError> {
     let row = lookup::instance(node, caller, Operation::ShowInstance, reference).await?;
-    view(node, &row).await
+    shown_now(node, &row).await
 }
 
 /// The identity of an instance that a request with this key creates: each owner's
@@ -136,14 +110,13 @@ pub async fn create(
     let owner = caller.owner().ok_or_else(OpError::nobody)?;
     let keyed = key.map(|key| keyed_id(&owner, key)).transpose()?;
     let config = &node.config;
-    let checked = request.check(&config.limits, config.volumes.default_mib)?;
+    let checked = spec::check(request, &config.limits, config.volumes.default_mib)?;
     if let Some(id) = &keyed
         && let Ok(row) = node.db.instance(id).await
     {
         return repeated(node, &row, &owner, &checked.spec).await;
     }
-    super::images::may_use(node, caller, &checked.spec.image)
-        .map_err(|e| OpError::invalid(e.to_string()))?;
+    super::images::may_use(node, caller, &checked.spec.image).map_err(unusable)?;
     preflight(node, &checked.spec).await?;
     let id = match keyed {
         Some(id) => id,
@@ -173,8 +146,8 @@ pub async fn create(
         fault::point("persisted", row.phase.path());
         instance::spawn(&node, &row, None);
         let data = serde_json::json!({ "name": row.name.as_str() });
-        node.events.emit(Some(&id), "created", data);
-        Ok((view(&node, &row).await?, true))
+        node.events.emit(Some(&id), EventKind::Created, data);
+        Ok((shown_now(&node, &row).await?, true))
     })
     .await
 }
@@ -199,7 +172,12 @@ async fn repeated(
         let message = "another request with this Idempotency-Key created an instance";
         return Err(OpError::conflict(message));
     }
-    Ok((view(node, row).await?, false))
+    Ok((shown_now(node, row).await?, false))
+}
+
+/// The request names an image that it cannot have.
+fn unusable(e: ImageError) -> OpError {
+    OpError::invalid(e.to_string()).about(Subject::Image)
 }
 
 /// Refuses what could only fail later.
@@ -222,7 +200,7 @@ async fn preflight(node: &Arc<Node>, spec: &InstanceSpec) -> Result<(), OpError>
         None if node.images.catalogue.get(&spec.image).is_some() => {}
         None => {
             let name = spec.image.clone();
-            return Err(OpError::invalid(ImageError::Unknown { name }.to_string()));
+            return Err(unusable(ImageError::Unknown { name }));
         }
     }
     if spec.firmware == Firmware::Uefi {
@@ -257,7 +235,7 @@ async fn want(
         if let Some(task) = node.task(&id) {
             task.wake();
         }
-        view(&node, &row).await
+        shown_now(&node, &row).await
     })
     .await
 }
@@ -291,7 +269,7 @@ pub async fn stop(
     node: &Arc<Node>,
     caller: &Caller,
     reference: &str,
-    m: Manner,
+    m: StopOptions,
 ) -> Result<InstanceView, OpError> {
     want(
         node,
@@ -318,7 +296,7 @@ pub async fn restart(
     node: &Arc<Node>,
     caller: &Caller,
     reference: &str,
-    m: Manner,
+    m: StopOptions,
 ) -> Result<InstanceView, OpError> {
     want(
         node,
@@ -355,7 +333,7 @@ pub async fn delete(
     node: &Arc<Node>,
     caller: &Caller,
     reference: &str,
-    m: Manner,
+    m: StopOptions,
 ) -> Result<InstanceView, OpError> {
     want(
         node,
@@ -422,7 +400,7 @@ pub async fn change_ports(
         let shown = shown(&ports);
         if changed {
             let data = serde_json::json!({ "ports": shown.ports });
-            node.events.emit(Some(&id), "ports", data);
+            node.events.emit(Some(&id), EventKind::Ports, data);
         }
         Ok(shown)
     })
@@ -455,6 +433,8 @@ fn apply(
 
 #[cfg(test)]
 mod tests {
+    use crn_api_types::Code;
+
     use super::*;
 
     fn rules(text: &str) -> BTreeSet<PortRule> {
@@ -475,6 +455,7 @@ mod tests {
         ];
         for (before, allow, deny, after) in table {
             let got = apply(rules(before), rules(allow), &rules(deny)).map_err(|e| e.code);
+            let after = after.map_err(Code::from);
             assert_eq!(got, after.map(rules), "{before} +{allow} -{deny}");
         }
     }
@@ -502,7 +483,7 @@ mod tests {
         for bad in ["", "a b", "a\n", "ä", &"x".repeat(MAX_KEY + 1)] {
             assert_eq!(
                 keyed_id(&Owner::Operator, bad).map_err(|e| e.code),
-                Err(ErrorCode::Invalid),
+                Err(ErrorCode::Invalid.into()),
                 "{bad:?}"
             );
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crn_api_types::Subject;
+
 use super::{
     Caller, OpError,
     permission::{Denied, Operation, permit},
@@ -22,7 +24,7 @@ pub(super) async fn instance(
     permit(caller, operation, None)?;
     let row = node.db.find_instance(caller.scope(), reference).await?;
     let permitted = permit(caller, operation, Some(&row.owner));
-    permitted.map_err(|denied| unseen(denied, "instance", reference))?;
+    permitted.map_err(|denied| unseen(denied, Subject::Instance, reference))?;
     Ok(row)
 }
 
@@ -36,12 +38,12 @@ pub(super) async fn volume(
     permit(caller, operation, None)?;
     let row = node.db.find_volume(caller.scope(), reference).await?;
     let permitted = permit(caller, operation, Some(&row.owner));
-    permitted.map_err(|denied| unseen(denied, "volume", reference))?;
+    permitted.map_err(|denied| unseen(denied, Subject::Volume, reference))?;
     Ok(row)
 }
 
 /// The same answer for what is somebody else's as for what does not exist.
-fn unseen(denied: Denied, what: &'static str, reference: &str) -> OpError {
+fn unseen(denied: Denied, what: Subject, reference: &str) -> OpError {
     match denied {
         Denied::Unseen => {
             let key = clip(reference);

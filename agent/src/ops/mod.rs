@@ -21,9 +21,10 @@ pub mod volumes;
 
 use std::{future::Future, time::Duration};
 
+use crn_api_types::ErrorCode;
+
 pub use caller::Caller;
-pub use error::{ErrorCode, OpError};
-pub use view::{AttachedVolume, ImageView, InstanceView, NodeStatus, ProgressView, VolumeView};
+pub use error::OpError;
 
 /// How long a request to a live instance may take before the caller is told so;
 /// the instance goes on with it.

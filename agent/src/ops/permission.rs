@@ -3,9 +3,9 @@
 //! A caller that may not know of a record learns nothing of it: the answer is that
 //! of a record that does not exist.
 
-use crn_api_types::Owner;
+use crn_api_types::{ErrorCode, Owner};
 
-use super::{Caller, ErrorCode, OpError};
+use super::{Caller, OpError};
 
 /// Everything that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,45 +2,14 @@
 
 use std::{future::Future, time::Duration};
 
+use crn_api_types::{ProgressView, Update};
 use futures::{Stream, stream};
-use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinHandle};
-use utoipa::ToSchema;
 
-use super::{ErrorCode, OpError, ProgressView};
+use super::OpError;
 
 /// Progress is told at most this often.
 const PACE: Duration = Duration::from_millis(100);
-
-/// One message of a long operation. The last one is `done` or `error`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Step<T> {
-    /// How far it is.
-    Progress(ProgressView),
-    /// It is done, and this came of it.
-    Done(T),
-    /// It failed.
-    Error(StepError),
-}
-
-/// Why a long operation failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct StepError {
-    /// For programs.
-    pub code: ErrorCode,
-    /// For people.
-    pub message: String,
-}
-
-impl From<OpError> for StepError {
-    fn from(e: OpError) -> Self {
-        Self {
-            code: e.code,
-            message: e.message,
-        }
-    }
-}
 
 /// Where a long operation reports to.
 #[derive(Debug, Clone)]
@@ -49,7 +18,10 @@ pub struct Reporter(watch::Sender<Option<ProgressView>>);
 impl Reporter {
     /// Tells how far it is. Never waits.
     pub fn report(&self, progress: disk::Progress) {
-        self.0.send_replace(Some(progress.into()));
+        self.0.send_replace(Some(ProgressView {
+            done: progress.done.bytes(),
+            total: progress.total.map(|total| total.bytes()),
+        }));
     }
 }
 
@@ -70,7 +42,9 @@ impl<T> Drop for Aborting<T> {
 
 /// Runs `work` and tells its progress and outcome. It is given up when the
 /// stream is dropped.
-pub fn steps<T, F>(work: impl FnOnce(Reporter) -> F) -> impl Stream<Item = Step<T>> + Send + 'static
+pub(super) fn updates<T, F>(
+    work: impl FnOnce(Reporter) -> F,
+) -> impl Stream<Item = Update<T>> + Send + 'static
 where
     T: Send + 'static,
     F: Future<Output = Result<T, OpError>> + Send + 'static,
@@ -87,28 +61,28 @@ where
             if job.ended {
                 return None;
             }
-            let step = job.next().await;
-            Some((step, job))
+            let update = job.next().await;
+            Some((update, job))
         },
     )
 }
 
 impl<T> Job<T> {
-    async fn next(&mut self) -> Step<T> {
+    async fn next(&mut self) -> Update<T> {
         loop {
             tokio::select! {
                 biased;
                 outcome = &mut self.task.0 => {
                     self.ended = true;
                     return match outcome {
-                        Ok(Ok(done)) => Step::Done(done),
-                        Ok(Err(e)) => Step::Error(e.into()),
-                        Err(e) => Step::Error(OpError::internal(e.to_string()).into()),
+                        Ok(Ok(done)) => Update::Done(done),
+                        Ok(Err(e)) => Update::Error(e.0),
+                        Err(e) => Update::Error(OpError::internal(e.to_string()).0),
                     };
                 }
                 step = next_progress(&mut self.progress) => {
                     if let Some(progress) = step {
-                        return Step::Progress(progress);
+                        return Update::Progress(progress);
                     }
                 }
             }
@@ -137,7 +111,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn progress_then_outcome() {
-        let stream = steps(|reporter| async move {
+        let stream = updates(|reporter| async move {
             for done in 0..5 {
                 let (done, total) = (ByteSize::from_bytes(done), Some(ByteSize::from_bytes(5)));
                 reporter.report(Progress { done, total });
@@ -147,19 +121,19 @@ mod tests {
         });
         let steps: Vec<_> = stream.collect().await;
         let (last, before) = steps.split_last().unwrap();
-        assert_eq!(*last, Step::Done("image"));
+        assert_eq!(*last, Update::Done("image"));
         assert!(before.len() >= 3, "{before:?}");
         assert!(
             before
                 .iter()
-                .all(|s| matches!(s, Step::Progress(p) if p.total == Some(5)))
+                .all(|s| matches!(s, Update::Progress(p) if p.total == Some(5)))
         );
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_given_up() {
         let (held, gone) = tokio::sync::oneshot::channel::<()>();
-        let stream = steps(|_| async move {
+        let stream = updates(|_| async move {
             let _held = held;
             std::future::pending::<Result<(), OpError>>().await
         });
@@ -170,12 +144,9 @@ mod tests {
 
     #[tokio::test]
     async fn failures_and_panics_are_told() {
-        let failing = steps(|_| async { Err::<(), _>(OpError::conflict("no")) });
+        let failing = updates(|_| async { Err::<(), _>(OpError::conflict("no")) });
         let steps: Vec<_> = failing.collect().await;
-        let error = StepError {
-            code: ErrorCode::Conflict,
-            message: "no".into(),
-        };
-        assert_eq!(steps, [Step::Error(error)]);
+        let error = OpError::conflict("no").0;
+        assert_eq!(steps, [Update::Error(error)]);
     }
 }

@@ -6,9 +6,12 @@ use std::{
     time::Instant,
 };
 
+use crn_api_types::NodeStatus;
+
 use super::{
-    Caller, NodeStatus, OpError,
+    Caller, OpError,
     permission::{Operation, permit},
+    view,
 };
 use crate::node::Node;
 
@@ -28,8 +31,8 @@ pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpErro
     let mut phases = BTreeMap::new();
     for row in node.db.instances().await? {
         let live = node.task(&row.id).map(|task| task.status());
-        let word = live.map_or(row.phase.word(), |s| s.phase.word());
-        *phases.entry(word.to_owned()).or_default() += 1;
+        let word = view::word(live.as_ref().map_or(&row.phase, |s| &s.phase));
+        *phases.entry(word).or_default() += 1;
     }
     Ok(NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),

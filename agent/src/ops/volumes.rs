@@ -2,67 +2,21 @@
 
 use std::sync::Arc;
 
+use crn_api_types::{AttachVolume, CreateVolume, EventKind, ResizeVolume, VolumeView};
 use disk::{ByteSize, Format};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::{
-    Caller, OpError, VolumeView, detached, live, lookup,
+    Caller, OpError, detached, live, lookup,
     permission::{Operation, permit},
 };
 use crate::{
-    db::{About, DbError, Scope, VolumeRow, VolumeState, rfc3339},
+    db::{About, DbError, Scope, VolumeRow, VolumeState},
     fs::blocking,
     ids::{InstanceId, Name},
     node::Node,
     spec::{self, MAX_VOLUMES},
     tasks::Command,
 };
-
-/// A new volume.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateVolume {
-    /// A label (RFC 1123), unique among its owner's volumes.
-    #[schema(example = "data")]
-    pub name: String,
-    /// Size in MiB; the configured default unless given.
-    pub size_mib: Option<u64>,
-}
-
-/// Where a volume is attached.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AttachVolume {
-    /// The instance: its name or its id, which the operator may abbreviate.
-    pub instance: String,
-    /// Where the guest mounts it, from its next start on; only attached when absent.
-    #[schema(example = "/data")]
-    pub mount: Option<String>,
-}
-
-/// A new size.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ResizeVolume {
-    /// MiB; a volume only grows.
-    pub size_mib: u64,
-}
-
-impl From<VolumeRow> for VolumeView {
-    fn from(row: VolumeRow) -> Self {
-        Self {
-            name: row.name.to_string(),
-            id: row.id,
-            owner: row.owner,
-            size_mib: row.mib,
-            state: row.state,
-            instance: row.instance_name.map(Into::into),
-            mount: row.mount,
-            created_at: rfc3339(row.created_at),
-        }
-    }
-}
 
 /// The volumes that the caller may see, oldest first.
 ///
@@ -126,7 +80,8 @@ pub async fn create(
         finish(&node, &row).await?;
         let data = serde_json::json!({ "name": name.as_str(), "size_mib": mib });
         let about = About::Of(owner);
-        node.events.emit_about(about, "volume-created", data);
+        node.events
+            .emit_about(about, EventKind::VolumeCreated, data);
         view(&node, &row.id).await
     })
     .await
@@ -173,7 +128,8 @@ pub async fn delete(node: &Arc<Node>, caller: &Caller, reference: &str) -> Resul
         erase(&node, &row).await?;
         let data = serde_json::json!({ "name": row.name.as_str() });
         let about = About::Of(row.owner);
-        node.events.emit_about(about, "volume-deleted", data);
+        node.events
+            .emit_about(about, EventKind::VolumeDeleted, data);
         Ok(())
     })
     .await
@@ -222,7 +178,7 @@ pub async fn attach(
         };
         live("the attachment", task.ask(command)).await?;
         let data = serde_json::json!({ "name": row.name.as_str() });
-        node.events.emit(Some(&id), "volume-attached", data);
+        node.events.emit(Some(&id), EventKind::VolumeAttached, data);
         view(&node, &row.id).await
     })
     .await
@@ -317,7 +273,8 @@ pub async fn resize(
             Some(id) => About::Instance(id.clone()),
             None => About::Of(row.owner.clone()),
         };
-        node.events.emit_about(about, "volume-resized", data);
+        node.events
+            .emit_about(about, EventKind::VolumeResized, data);
         view(&node, &row.id).await
     })
     .await

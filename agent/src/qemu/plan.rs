@@ -7,9 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+pub use crn_api_types::Firmware;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 
 /// Most volumes attached to one instance at a time: so many slots has the machine.
 pub const MAX_VOLUMES: usize = 16;
@@ -61,17 +60,6 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
-}
-
-/// What the guest's firmware is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Firmware {
-    /// SeaBIOS.
-    #[default]
-    Bios,
-    /// OVMF, with variables of the instance's own.
-    Uefi,
 }
 
 /// A format that a disk is known to have.

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crn_api_types::EventKind;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
@@ -46,7 +47,7 @@ pub async fn once(node: &Arc<Node>) -> Result<(), GuestNetError> {
             "removed_orphans": told.removed_orphans,
             "details": format!("{told:?}"),
         });
-        node.events.emit(None, "network-repaired", data);
+        node.events.emit(None, EventKind::NetworkRepaired, data);
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crn_api_types::EventKind;
 use serde_json::json;
 use tracing::warn;
 
@@ -164,14 +165,14 @@ pub fn report(node: &Node, found: &[Orphan]) {
                 warn!("removed: {kind} {what}, which no record owns");
                 node.events.emit(
                     None,
-                    "orphan-removed",
+                    EventKind::OrphanRemoved,
                     json!({ "kind": kind, "what": what }),
                 );
             }
             Err(e) => {
                 warn!("left alone: {kind} {what}: {e}");
                 let data = json!({ "kind": kind, "what": what, "why": e });
-                node.events.emit(None, "unknown-left-alone", data);
+                node.events.emit(None, EventKind::UnknownLeftAlone, data);
             }
         }
     }

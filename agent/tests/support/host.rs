@@ -14,11 +14,10 @@ use std::{
 use crn_agent::{
     client::{Client, ClientError},
     config::Config,
-    db::VolumeState,
-    ops::{ErrorCode, InstanceView, VolumeView, instances::Ports},
     paths::Paths,
     qemu::{plan::socket, process},
 };
+use crn_api_types::{ErrorCode, InstanceView, Ports, VolumeState, VolumeView};
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -462,10 +461,7 @@ impl Agent {
     pub(crate) async fn show(&self, name: &str) -> Option<InstanceView> {
         match self.client.get(&format!("/v1/instances/{name}")).await {
             Ok(view) => Some(view),
-            Err(ClientError::Refused {
-                code: ErrorCode::NotFound,
-                ..
-            }) => None,
+            Err(ClientError::Refused(detail)) if detail.code == ErrorCode::NotFound => None,
             Err(e) => panic!("{e}: {}", self.words()),
         }
     }
@@ -475,7 +471,7 @@ impl Agent {
         let end = Instant::now() + PATIENCE;
         loop {
             let view = self.show(name).await.expect("the instance is on record");
-            if view.phase == phase {
+            if view.phase.as_str() == phase {
                 return view;
             }
             assert!(

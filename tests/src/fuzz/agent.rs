@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, io::Write};
 
 use crn_agent::{
     config::{self, Limits, Sources},
-    spec::{CreateRequest, InstanceSpec, MAX_KEYS, MAX_PORTS, MAX_VOLUMES},
+    spec::{self, InstanceSpec, MAX_KEYS, MAX_PORTS, MAX_VOLUMES},
 };
+use crn_api_types::CreateRequest;
 
 /// A configuration file; what follows a line `--set` are overrides, one a line.
 ///
@@ -52,7 +53,7 @@ pub fn create_request(data: &[u8]) {
         return;
     };
     let limits = Limits::default();
-    let Ok(checked) = request.check(&limits, 10_240) else {
+    let Ok(checked) = spec::check(request, &limits, 10_240) else {
         return;
     };
     let spec = &checked.spec;

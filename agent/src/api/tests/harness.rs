@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use crn_api_types::{InstanceView, Phase};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -18,7 +19,6 @@ use crate::{
     db::Db,
     host::accel::Accel,
     node::{Host, Node},
-    ops::InstanceView,
     paths::Paths,
     qemu::plan::Accelerator,
 };
@@ -154,10 +154,10 @@ impl Bench {
         for _ in 0..400 {
             let path = format!("/v1/instances/{instance}");
             let view: InstanceView = self.client.get(&path).await.unwrap();
-            if view.phase == phase {
+            if view.phase.as_str() == phase {
                 return view;
             }
-            assert_ne!(view.phase, "failed", "{:?}", view.failure);
+            assert_ne!(view.phase, Phase::Failed, "{:?}", view.failure);
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
         panic!("{instance} is not {phase}");

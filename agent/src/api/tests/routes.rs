@@ -1,21 +1,17 @@
 //! What each route does, from a client's side.
 
-use crn_api_types::Owner;
+use crn_api_types::{
+    Code, ErrorCode, ImageView, InstanceView, NodeStatus, Owner, Phase, Ports, Update, VolumeView,
+};
 use hyper::Method;
 use serde_json::{Value, json};
 
 use super::harness::Bench;
-use crate::{
-    client::ClientError,
-    ops::{
-        ErrorCode, ImageView, InstanceView, NodeStatus, VolumeView, instances::Ports,
-        progress::Step,
-    },
-};
+use crate::client::ClientError;
 
-fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ErrorCode {
+fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Code {
     match result {
-        Err(ClientError::Refused { code, .. }) => code,
+        Err(ClientError::Refused(detail)) => detail.code,
         other => panic!("{other:?}"),
     }
 }
@@ -28,14 +24,14 @@ async fn post<T: serde::de::DeserializeOwned>(
     bench.client.send(Method::POST, path, Some(&body)).await
 }
 
-async fn last_step(bench: &Bench, path: &str, body: Value) -> Step<ImageView> {
+async fn last_step(bench: &Bench, path: &str, body: Value) -> Update<ImageView> {
     let mut lines = bench
         .client
         .lines(Method::POST, path, Some(&body))
         .await
         .unwrap();
     let mut last = None;
-    while let Some(step) = lines.json::<Step<ImageView>>().await.unwrap() {
+    while let Some(step) = lines.json::<Update<ImageView>>().await.unwrap() {
         last = Some(step);
     }
     last.unwrap()
@@ -72,13 +68,13 @@ async fn the_life_of_an_instance() {
 
     let status: NodeStatus = bench.client.get("/v1/status").await.unwrap();
     assert_eq!((status.used.instances, status.used.disk_mib), (1, 128));
-    assert_eq!(status.phases.get("stopped"), Some(&1));
+    assert_eq!(status.phases.get(&Phase::Stopped), Some(&1));
 
     // Stopped already: the same again.
     let stopped: InstanceView = post(&bench, "/v1/instances/web/stop", json!({}))
         .await
         .unwrap();
-    assert_eq!(stopped.phase, "stopped");
+    assert_eq!(stopped.phase, Phase::Stopped);
 
     let gone: InstanceView = bench
         .client
@@ -308,7 +304,7 @@ async fn the_life_of_an_image() {
     let bench = Bench::new().await;
     let file = bench.image("tiny").await;
     let import = json!({"name": "copy", "path": file.to_str().unwrap(), "format": "qcow2"});
-    let Step::Done(copy) = last_step(&bench, "/v1/images/import", import).await else {
+    let Update::Done(copy) = last_step(&bench, "/v1/images/import", import).await else {
         panic!()
     };
     let images: Vec<ImageView> = bench.client.get("/v1/images").await.unwrap();
@@ -325,7 +321,7 @@ async fn the_life_of_an_image() {
     let verify = json!({"image": "tiny"});
     let step = last_step(&bench, "/v1/images/verify", verify.clone()).await;
     assert!(
-        matches!(&step, Step::Done(view) if view.digest == copy.digest),
+        matches!(&step, Update::Done(view) if view.digest == copy.digest),
         "{step:?}"
     );
 
@@ -353,7 +349,7 @@ async fn the_life_of_an_image() {
     std::fs::write(&path, bytes).unwrap();
     let step = last_step(&bench, "/v1/images/verify", verify).await;
     assert!(
-        matches!(&step, Step::Error(e) if e.code == ErrorCode::Damaged),
+        matches!(&step, Update::Error(e) if e.code == ErrorCode::Damaged),
         "{step:?}"
     );
 }
@@ -399,7 +395,7 @@ async fn hostile_images_are_refused() {
     for (what, mut body) in table {
         body["name"] = json!("evil");
         let step = last_step(&bench, "/v1/images/import", body).await;
-        assert!(matches!(step, Step::Error(_)), "{what}: {step:?}");
+        assert!(matches!(step, Update::Error(_)), "{what}: {step:?}");
         assert_eq!(bench.records(), before, "{what}");
     }
     assert!(bench.node.images.store.list().unwrap().is_empty());

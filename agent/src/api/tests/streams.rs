@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crn_api_types::Owner;
+use crn_api_types::{ErrorCode, Event, EventKind, Owner};
 use hyper::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,12 +10,7 @@ use tokio::{
 };
 
 use super::harness::{Bench, answer};
-use crate::{
-    client::ClientError,
-    db::{About, EventRow},
-    ops::ErrorCode,
-    paths::InstanceFile,
-};
+use crate::{client::ClientError, db::About, paths::InstanceFile};
 
 async fn numbers(bench: &Bench, path: &str, most: usize) -> Vec<i64> {
     let mut lines = bench
@@ -25,7 +20,7 @@ async fn numbers(bench: &Bench, path: &str, most: usize) -> Vec<i64> {
         .unwrap();
     let mut seen = Vec::new();
     while seen.len() < most
-        && let Some(event) = lines.event::<EventRow>().await.unwrap()
+        && let Some(event) = lines.event::<Event>().await.unwrap()
     {
         seen.push(event.seq);
     }
@@ -38,7 +33,7 @@ async fn emit(bench: &Bench, n: usize) {
         bench
             .node
             .db
-            .record_event(About::Of(Owner::Operator), "test", data)
+            .record_event(About::Of(Owner::Operator), EventKind::Image, data)
             .await
             .unwrap();
     }
@@ -60,22 +55,16 @@ async fn events_resume_without_a_gap() {
         .await
         .unwrap();
     for expected in 599..=600 {
-        assert_eq!(
-            lines.event::<EventRow>().await.unwrap().unwrap().seq,
-            expected
-        );
+        assert_eq!(lines.event::<Event>().await.unwrap().unwrap().seq, expected);
     }
     for _ in 0..3000 {
         bench
             .node
             .events
-            .emit(None, "flood", serde_json::Value::Null);
+            .emit(None, EventKind::Image, serde_json::Value::Null);
     }
     for expected in 601..=3600 {
-        assert_eq!(
-            lines.event::<EventRow>().await.unwrap().unwrap().seq,
-            expected
-        );
+        assert_eq!(lines.event::<Event>().await.unwrap().unwrap().seq, expected);
     }
     drop(lines);
 
@@ -108,9 +97,9 @@ async fn events_of_one_instance() {
         .await
         .unwrap();
     let mut phases = Vec::new();
-    while let Some(event) = lines.event::<EventRow>().await.unwrap() {
+    while let Some(event) = lines.event::<Event>().await.unwrap() {
         assert_eq!(event.instance.as_deref(), Some(web.id.as_str()));
-        if event.kind == "phase" {
+        if event.kind == EventKind::Phase {
             phases.push(event.data["phase"].as_str().unwrap().to_owned());
         }
     }
@@ -140,7 +129,7 @@ async fn open_streams_end_with_the_agent() {
         "{:?}",
         began.elapsed()
     );
-    assert!(!matches!(lines.event::<EventRow>().await, Ok(Some(_))));
+    assert!(!matches!(lines.event::<Event>().await, Ok(Some(_))));
     let refused = bench.client.get::<serde_json::Value>("/v1/status").await;
     assert!(
         matches!(refused, Err(ClientError::Unreachable { .. })),
@@ -195,7 +184,7 @@ async fn the_line_of_a_console() {
     let path = "/v1/instances/web/console/attach";
     let attach = || bench.client.console(path);
     let code = |e: ClientError| match e {
-        ClientError::Refused { code, .. } => code,
+        ClientError::Refused(detail) => detail.code,
         e => panic!("{e}"),
     };
     assert_eq!(

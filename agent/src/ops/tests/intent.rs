@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use crn_api_types::Owner;
+use crn_api_types::{CreateRequest, Owner, StopOptions};
 use time::{Duration, OffsetDateTime};
 
-use super::super::{
-    Caller, OpError,
-    instances::{self, Manner},
-};
+use super::super::{Caller, OpError, instances};
 use crate::{
     api::tests::harness,
     db::{InstanceRow, NewInstance},
@@ -18,7 +15,7 @@ use crate::{
         StopStage, Transition, Wish, decide,
     },
     node::Node,
-    spec::CreateRequest,
+    spec,
 };
 
 const OPERATOR: Caller = Caller::Operator { host_files: true };
@@ -39,7 +36,7 @@ impl Model {
         let request: CreateRequest =
             serde_json::from_str(r#"{"image": "debian:12", "memory_mib": 64, "disk_mib": 64}"#)
                 .unwrap();
-        let checked = request.check(&node.config.limits, 64).unwrap();
+        let checked = spec::check(request, &node.config.limits, 64).unwrap();
         let id = InstanceId::random().unwrap();
         let new = NewInstance {
             owner: Owner::Operator,
@@ -132,11 +129,11 @@ enum Asked {
 }
 
 async fn ask(node: Arc<Node>, id: InstanceId, asked: Asked) -> Result<(), OpError> {
-    let (id, force) = (id.as_str(), Manner { force: true });
+    let (id, force) = (id.as_str(), StopOptions { force: true });
     match asked {
         Asked::Start => instances::start(&node, &OPERATOR, id).await,
         Asked::StopByForce => instances::stop(&node, &OPERATOR, id, force).await,
-        Asked::Delete => instances::delete(&node, &OPERATOR, id, Manner::default()).await,
+        Asked::Delete => instances::delete(&node, &OPERATOR, id, StopOptions::default()).await,
     }
     .map(drop)
 }
@@ -215,7 +212,7 @@ async fn force_stays_whoever_asks_at_the_same_time() {
         let model = Model::new(&node, Phase::Running, wish).await;
         let (polite, id) = (node.clone(), model.id.clone());
         let polite = tokio::spawn(async move {
-            instances::stop(&polite, &OPERATOR, id.as_str(), Manner::default()).await
+            instances::stop(&polite, &OPERATOR, id.as_str(), StopOptions::default()).await
         });
         for _ in 0..during {
             one_job(&node).await;

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use crn_api_types::{Address, Owner};
+use crn_api_types::{
+    Address, AttachVolume, Code, CreateRequest, CreateVolume, ErrorCode, EventKind, InstanceView,
+    Owner, PortChange, ResizeVolume, StopOptions,
+};
 use futures::StreamExt;
 use serde_json::json;
 
 use super::super::{
-    Caller, ErrorCode, InstanceView, OpError,
+    Caller, OpError,
     console::{self, LogQuery},
     events::{self, Query},
-    images,
-    instances::{self, Manner, PortChange},
-    status,
-    volumes::{self, AttachVolume, CreateVolume, ResizeVolume},
+    images, instances, status, volumes,
 };
-use crate::{api::tests::harness, config::CatalogueImage, node::Node, spec::CreateRequest};
+use crate::{api::tests::harness, config::CatalogueImage, node::Node};
 
 const OPERATOR: Caller = Caller::Operator { host_files: true };
 
@@ -52,7 +52,7 @@ async fn create(node: &Arc<Node>, caller: &Caller, key: Option<&str>) -> Instanc
     view
 }
 
-fn code<T>(result: Result<T, OpError>) -> Option<ErrorCode> {
+fn code<T>(result: Result<T, OpError>) -> Option<Code> {
     result.err().map(|e| e.code)
 }
 
@@ -97,7 +97,7 @@ async fn a_tenant_learns_nothing_of_what_is_not_its_own() {
     let both = |it: &str| [it.to_owned(), nothing.clone()];
     let mut told = Vec::new();
     for id in both(&theirs.id) {
-        let (n, m) = (&node, Manner::default());
+        let (n, m) = (&node, StopOptions::default());
         let follow = LogQuery::default();
         let of = Query {
             instance: Some(id.clone()),
@@ -175,14 +175,14 @@ async fn what_is_the_nodes_is_for_its_operator() {
     let me = tenant(1);
     for caller in [tenant(1), Caller::Observer, Caller::Nobody] {
         let pulled = images::pull(&node, &caller, "tiny:1").await;
-        assert_eq!(code(pulled), Some(ErrorCode::Forbidden));
+        assert_eq!(code(pulled), Some(ErrorCode::Forbidden.into()));
         let removed = images::remove(&node, &caller, "private:1").await;
-        assert_eq!(code(removed), Some(ErrorCode::Forbidden));
+        assert_eq!(code(removed), Some(ErrorCode::Forbidden.into()));
     }
     for caller in [&me, &Caller::Nobody] {
         assert_eq!(
             code(status::get(&node, caller).await),
-            Some(ErrorCode::Forbidden)
+            Some(ErrorCode::Forbidden.into())
         );
     }
     // An image that the operator imported is not even there.
@@ -219,7 +219,7 @@ async fn what_is_the_nodes_is_for_its_operator() {
         mount: None,
     };
     let refused = volumes::attach(&node, &OPERATOR, "own", to).await;
-    assert_eq!(code(refused), Some(ErrorCode::Conflict));
+    assert_eq!(code(refused), Some(ErrorCode::Conflict.into()));
 }
 
 #[tokio::test]
@@ -227,10 +227,10 @@ async fn each_sees_its_own_events() {
     let dir = tempfile::tempdir().unwrap();
     let node = node(&dir).await;
     let theirs = create(&node, &tenant(1), None).await;
-    instances::delete(&node, &tenant(1), &theirs.id, Manner::default())
+    instances::delete(&node, &tenant(1), &theirs.id, StopOptions::default())
         .await
         .unwrap();
-    let kinds = async |caller: &Caller| -> Vec<String> {
+    let kinds = async |caller: &Caller| -> Vec<EventKind> {
         let all = Query {
             after: Some(0),
             ..Query::default()
@@ -242,13 +242,13 @@ async fn each_sees_its_own_events() {
         events.into_iter().map(|e| e.kind).collect()
     };
     for _ in 0..200 {
-        if kinds(&OPERATOR).await.contains(&"deleted".to_owned()) {
+        if kinds(&OPERATOR).await.contains(&EventKind::Deleted) {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
     let seen = kinds(&tenant(1)).await;
-    assert!(seen.contains(&"created".to_owned()), "{seen:?}");
-    assert!(seen.contains(&"deleted".to_owned()), "{seen:?}");
-    assert_eq!(kinds(&tenant(2)).await, [""; 0]);
+    assert!(seen.contains(&EventKind::Created), "{seen:?}");
+    assert!(seen.contains(&EventKind::Deleted), "{seen:?}");
+    assert_eq!(kinds(&tenant(2)).await, []);
 }
