@@ -9,6 +9,25 @@ use serde::de::{self, Deserialize, Deserializer};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HexBytes<const N: usize>(pub [u8; N]);
 
+impl<const N: usize> HexBytes<N> {
+    /// Reads hexadecimal digits, or `none`: all zero, as a report has it where there is none.
+    ///
+    /// # Errors
+    /// For neither.
+    pub fn or_none(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self([0; N])),
+            digits => digits.parse().map_err(|error| format!("{error}, or none")),
+        }
+    }
+
+    /// Whether all bytes are zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+}
+
 impl<const N: usize> FromStr for HexBytes<N> {
     type Err = String;
 

@@ -1,5 +1,6 @@
 //! Verification of AMD SEV-SNP attestation reports and computation of launch digests.
 
+pub mod advisories;
 pub mod appraise;
 pub mod assemble;
 pub mod cert;

@@ -128,6 +128,128 @@ impl Cpuid {
             (product, _) => Some(product.name()),
         }
     }
+
+    /// The silicon: what shares one numbering of microcode. `None` for steppings whose numbering is
+    /// not known.
+    #[must_use]
+    pub fn silicon(self) -> Option<Silicon> {
+        match (self.family, self.model, self.stepping) {
+            (0x19, 0x01, 0x01) => Some(Silicon::Milan),
+            (0x19, 0x01, 0x02) => Some(Silicon::MilanX),
+            (0x19, 0x11, 0x01) => Some(Silicon::Genoa),
+            (0x19, 0x11, 0x02) => Some(Silicon::GenoaX),
+            (0x19, 0xa0, 0x02) => Some(Silicon::BergamoSiena),
+            (0x1a, 0x02, _) => Some(Silicon::Turin),
+            (0x1a, 0x10 | 0x11, _) => Some(Silicon::TurinDense),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a Venice. Its models are public; its keys and its certificates' extensions are
+    /// not, so that its reports can be named and not verified.
+    #[must_use]
+    pub fn is_venice(self) -> bool {
+        self.family == 0x1a && matches!(self.model, 0x50..=0x57 | 0x90..=0xaf | 0xc0..=0xc7)
+    }
+}
+
+/// Silicon of a generation. Its members share AMD's keys and the layout of TCBs, but each numbers its
+/// microcode apart: numbers of different silicon must never be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Silicon {
+    /// EPYC 7003.
+    Milan,
+    /// EPYC 7003 with 3D V-Cache.
+    MilanX,
+    /// EPYC 9004.
+    Genoa,
+    /// EPYC 9004 with 3D V-Cache.
+    GenoaX,
+    /// EPYC 97x4 and 8004: Zen 4c.
+    BergamoSiena,
+    /// EPYC 9005.
+    Turin,
+    /// EPYC 9005 with Zen 5c.
+    TurinDense,
+}
+
+impl Silicon {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 7] = [
+        Self::Milan,
+        Self::MilanX,
+        Self::Genoa,
+        Self::GenoaX,
+        Self::BergamoSiena,
+        Self::Turin,
+        Self::TurinDense,
+    ];
+
+    /// The name, as in tables and policy files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Milan => "Milan",
+            Self::MilanX => "Milan-X",
+            Self::Genoa => "Genoa",
+            Self::GenoaX => "Genoa-X",
+            Self::BergamoSiena => "Bergamo-Siena",
+            Self::Turin => "Turin",
+            Self::TurinDense => "Turin-dense",
+        }
+    }
+
+    /// The silicon of that name, in any case; Bergamo and Siena also by themselves.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        if ["bergamo", "siena"].contains(&name.to_ascii_lowercase().as_str()) {
+            return Some(Self::BergamoSiena);
+        }
+        let mut all = Self::ALL.into_iter();
+        all.find(|silicon| silicon.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The generation.
+    #[must_use]
+    pub fn product(self) -> Product {
+        match self {
+            Self::Milan | Self::MilanX => Product::Milan,
+            Self::Genoa | Self::GenoaX | Self::BergamoSiena => Product::Genoa,
+            Self::Turin | Self::TurinDense => Product::Turin,
+        }
+    }
+
+    /// What a report's processor may be: one silicon, or all of the product where the report does not
+    /// tell them apart.
+    #[must_use]
+    pub fn possible(cpuid: Option<Cpuid>, product: Option<Product>) -> Vec<Self> {
+        match (cpuid, cpuid.and_then(Cpuid::silicon)) {
+            (_, Some(silicon)) => vec![silicon],
+            // A stepping that no table knows is none of those that are known.
+            (Some(_), None) => Vec::new(),
+            (None, None) => Self::ALL
+                .into_iter()
+                .filter(|silicon| Some(silicon.product()) == product)
+                .collect(),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Silicon {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| {
+            let known: Vec<&str> = Self::ALL.iter().map(|silicon| silicon.name()).collect();
+            let known = known.join(", ");
+            serde::de::Error::custom(format!("{name:?} is none of {known}"))
+        })
+    }
+}
+
+impl fmt::Display for Silicon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl fmt::Display for Cpuid {
@@ -172,6 +294,43 @@ mod tests {
         ] {
             assert_eq!(product(family, model), expected, "{family:#x} {model:#x}");
         }
+    }
+
+    #[test]
+    fn silicon_is_told_by_model_and_stepping() {
+        let cpuid = |family, model, stepping| Cpuid {
+            family,
+            model,
+            stepping,
+        };
+        for (it, expected) in [
+            (cpuid(0x19, 0x01, 1), Some(Silicon::Milan)),
+            (cpuid(0x19, 0x01, 2), Some(Silicon::MilanX)),
+            (cpuid(0x19, 0x01, 0), None),
+            (cpuid(0x19, 0x11, 1), Some(Silicon::Genoa)),
+            (cpuid(0x19, 0x11, 2), Some(Silicon::GenoaX)),
+            (cpuid(0x19, 0xa0, 2), Some(Silicon::BergamoSiena)),
+            (cpuid(0x1a, 0x02, 1), Some(Silicon::Turin)),
+            (cpuid(0x1a, 0x11, 0), Some(Silicon::TurinDense)),
+        ] {
+            assert_eq!(it.silicon(), expected, "{it}");
+            if let Some(silicon) = expected {
+                assert_eq!(it.product(), Some(silicon.product()), "{it}");
+            }
+        }
+        let of_milan = Silicon::possible(None, Some(Product::Milan));
+        assert_eq!(of_milan, [Silicon::Milan, Silicon::MilanX]);
+        let unknown = Silicon::possible(Some(cpuid(0x19, 0x01, 7)), Some(Product::Milan));
+        assert!(
+            unknown.is_empty(),
+            "a number of another stepping says nothing"
+        );
+        for silicon in Silicon::ALL {
+            assert_eq!(Silicon::from_name(silicon.name()), Some(silicon));
+        }
+        assert_eq!(Silicon::from_name("siena"), Some(Silicon::BergamoSiena));
+        assert!(cpuid(0x1a, 0x50, 0).is_venice() && cpuid(0x1a, 0xc7, 0).is_venice());
+        assert!(!cpuid(0x1a, 0x58, 0).is_venice() && !cpuid(0x1a, 0x02, 0).is_venice());
     }
 
     #[test]

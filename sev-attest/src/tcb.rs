@@ -94,6 +94,31 @@ impl Tcb {
         }))
     }
 
+    /// The component of that name, as policy files write it; `None` where there is none.
+    #[must_use]
+    pub fn component(self, name: &str) -> Option<u8> {
+        match name {
+            "fmc" => self.fmc,
+            "boot_loader" => Some(self.boot_loader),
+            "tee" => Some(self.tee),
+            "snp" => Some(self.snp),
+            "microcode" => Some(self.microcode),
+            _ => None,
+        }
+    }
+
+    /// The older of each component.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            fmc: self.fmc.min(other.fmc),
+            boot_loader: self.boot_loader.min(other.boot_loader),
+            tee: self.tee.min(other.tee),
+            snp: self.snp.min(other.snp),
+            microcode: self.microcode.min(other.microcode),
+        }
+    }
+
     /// Whether no component is older than in `other`.
     #[must_use]
     pub fn is_at_least(self, other: Self) -> bool {

@@ -26,6 +26,7 @@ pub(super) fn check(
     chip(findings, report, policy);
     firmware(findings, report, policy, product);
     tcbs(findings, report, policy, product);
+    super::tcb_worth::check(findings, report, policy, product);
     platform(findings, report, policy);
     mitigations(findings, report, policy);
 }
@@ -44,7 +45,14 @@ fn one_of<const N: usize>(
         findings.push(finding.found(text).skipped(unasked));
         return;
     }
-    let listed: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    // All zero is what a report has where there is none.
+    let listed: Vec<String> = expected
+        .iter()
+        .map(|pin| match pin.is_zero() {
+            true => format!("none ({pin})"),
+            false => pin.to_string(),
+        })
+        .collect();
     // Every entry is compared: which one it was does not show in the time it takes.
     let same = expected
         .iter()
@@ -102,7 +110,11 @@ fn id_block(findings: &mut Findings, report: &Report, policy: &Policy) {
         none,
     );
     let author = ("author_key_digest", "key of the ID key");
-    if !policy.author_key_digest.is_empty() && !report.key_info.author_key_enabled() {
+    let none_will_do = policy.author_key_digest.iter().any(HexBytes::is_zero);
+    if !policy.author_key_digest.is_empty()
+        && !report.key_info.author_key_enabled()
+        && !none_will_do
+    {
         let finding = Finding::new(author.0, author.1).expected("a key that signed the ID key");
         findings.push(
             finding
@@ -380,9 +392,8 @@ fn provisional(
             ("TEE", Some(running.tee), Some(committed.tee)),
             ("SNP firmware", Some(running.snp), Some(committed.snp)),
         ] {
-            if let (Some(running), Some(committed)) = (running, committed)
-                && running != committed
-            {
+            let both = running.zip(committed);
+            if let Some((running, committed)) = both.filter(|(a, b)| a != b) {
                 parts.push(format!("running {name} {running}, committed {committed}"));
             }
         }
@@ -501,17 +512,17 @@ fn tcb(
         None => word.to_string(),
     };
     if minimum.is_empty() {
-        let finding = Finding::new(whole, what).found(found);
+        let finding = Finding::new(*whole, what).found(found);
         findings.push(finding.skipped("no minimum was asked for"));
         return;
     }
     let Some(product) = product else {
-        let finding = Finding::new(whole, what).found(found);
+        let finding = Finding::new(*whole, what).found(found);
         findings.push(finding.required("the layout of the TCBs is not known"));
         return;
     };
     for (id, (name, minimum, value)) in parts.iter().zip(minimum.compared(word.decode(product))) {
-        let finding = Finding::new(id, what);
+        let finding = Finding::new(*id, what);
         let Some(minimum) = minimum else {
             let found = match value {
                 Some(value) => format!("{name} {value}"),

@@ -30,9 +30,9 @@ impl Status {
 #[non_exhaustive]
 pub struct Finding {
     /// Stable name, as `leaf.signature`.
-    pub id: &'static str,
+    pub id: Cow<'static, str>,
     /// The same in words.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// What it should be; empty where nothing was expected.
     pub expected: Cow<'static, str>,
     /// What it is; empty where it was not looked at.
@@ -46,10 +46,13 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(id: &'static str, what: &'static str) -> Self {
+    pub(super) fn new(
+        id: impl Into<Cow<'static, str>>,
+        what: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
-            id,
-            what,
+            id: id.into(),
+            what: what.into(),
             expected: Cow::Borrowed(""),
             found: Cow::Borrowed(""),
             status: Status::NotChecked,
@@ -75,7 +78,7 @@ impl Finding {
         self.found = found.into();
         self.status = Status::Failed;
         if self.reason.is_none() {
-            self.reason = Some(Cow::Borrowed(why_failed(self.id)));
+            self.reason = Some(Cow::Borrowed(why_failed(&self.id)));
         }
         self
     }
@@ -122,6 +125,11 @@ fn why_failed(id: &str) -> &'static str {
         "vmpl" => "software of another privilege level asked for the report",
         "chip_id" | "leaf.hwid" => "it is another chip",
         "leaf.csp_id" => "it is another provider",
+        "policy.unknown_bits" | "platform.unknown_bits" => {
+            "bits that this program does not know; newer firmware may set them"
+        }
+        _ if id.starts_with("advisories.") => "the report shows that it is not fixed",
+        _ if id.starts_with("floor.") => "older than the floor of this silicon",
         _ if id.starts_with("leaf.tcb.") => "the certificate is for other firmware",
         _ if id.starts_with("tcb.") || id.starts_with("firmware.") => {
             "older than what was asked for"

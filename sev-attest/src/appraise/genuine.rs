@@ -45,6 +45,7 @@ pub(super) fn report(findings: &mut Findings, report: &Report, policy: &Policy) 
     for violation in violations {
         findings.push(format().failed(violation.to_string()));
     }
+    unknown_bits(findings, report, policy);
     processor(findings, report);
     let finding = Finding::new("report.signing_key", "kind of the signing key");
     let found = report
@@ -61,6 +62,31 @@ pub(super) fn report(findings: &mut Findings, report: &Report, policy: &Policy) 
     }
 }
 
+/// Bits that this program does not know may weaken what it knows: only on request are they no fault.
+fn unknown_bits(findings: &mut Findings, report: &Report, policy: &Policy) {
+    for (id, what, bits) in [
+        (
+            "policy.unknown_bits",
+            "unknown bits of the guest policy",
+            report.policy.unknown_bits(),
+        ),
+        (
+            "platform.unknown_bits",
+            "unknown bits of the platform info",
+            report.platform_info.unknown_bits(),
+        ),
+    ] {
+        let finding = Finding::new(id, what);
+        findings.push(match (bits, policy.allow_unknown_bits) {
+            (0, _) => finding.expected("none").ok("none"),
+            (bits, true) => finding
+                .found(format!("{bits:#x}"))
+                .skipped("unknown bits were allowed"),
+            (bits, false) => finding.expected("none").failed(format!("{bits:#x}")),
+        });
+    }
+}
+
 /// From version 3 on the report names its processor; one that is not known is not guessed.
 fn processor(findings: &mut Findings, report: &Report) {
     let finding = Finding::new("report.processor", "processor of the report");
@@ -70,6 +96,9 @@ fn processor(findings: &mut Findings, report: &Report) {
             let finding = finding.expected("Milan, Genoa or Turin");
             match cpuid.member() {
                 Some(name) => finding.ok(format!("{name}, {cpuid}")),
+                None if cpuid.is_venice() => finding
+                    .failed(format!("Venice, {cpuid}"))
+                    .because("this program has neither Venice's keys nor its layout of TCBs"),
                 None => finding
                     .failed(cpuid.to_string())
                     .because("unknown processor"),
@@ -248,6 +277,14 @@ fn provider(findings: &mut Findings, csp_id: Option<&str>, policy: &Policy) {
         Some(id) if policy.csp_id.iter().any(|expected| expected == id) => finding.ok(found),
         Some(_) => finding.failed(found),
     });
+}
+
+/// Every check of a chain, where there is none to look at.
+pub(super) fn nothing_of_the_chain(findings: &mut Findings, why: &'static str) {
+    let above = super::chain::CHECKS.into_iter().chain(LEAF_CHECKS);
+    for (id, what) in above.chain(EXTENSION_CHECKS).chain([SIGNATURE_CHECK]) {
+        findings.push(Finding::new(id, what).skipped(why));
+    }
 }
 
 pub(super) fn signature(findings: &mut Findings, report: &Report, chain: &Chain) {

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Appraisal, Finding, Outcome};
+use super::{Appraisal, Finding, Outcome, Withheld};
 use crate::chain::Root;
 
 /// Name and version of the schema. A change that is more than a new key makes a new version.
-pub const SCHEMA: &str = "sev-attest/verify/1";
+pub const SCHEMA: &str = "sev-attest/verify/2";
 
 impl Outcome {
     /// Name in JSON.
@@ -14,6 +14,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Genuine => "genuine",
+            Self::Incomplete => "incomplete",
             Self::Refused => "refused",
             Self::Undecided => "undecided",
         }
@@ -26,6 +27,7 @@ impl Outcome {
             Self::Genuine => 0,
             Self::Refused => 1,
             Self::Undecided => 3,
+            Self::Incomplete => 4,
         }
     }
 }
@@ -64,7 +66,16 @@ impl Appraisal {
             "at": self.at.to_string(),
             "root": root,
             "root_product": product,
-            "measurement_expected": self.measurement_expected,
+            "measurement_expected": self.launch_digest.was_expected(),
+            "report_data_expected": self.report_data.was_expected(),
+            "expectations": {
+                "measurement": self.launch_digest.name(),
+                "report_data": self.report_data.name(),
+            },
+            "missing": self.missing(),
+            "may_send_secret": self.clearance().is_ok(),
+            "withheld": self.clearance().err().map(Withheld::reasons),
+            "advisories_of": self.advisories_of,
             "findings": self.findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
         })
     }

@@ -4,15 +4,22 @@
 //! that silence is never taken for success; the verdict follows from the findings alone.
 
 mod chain;
+mod clearance;
 mod expectations;
+mod facts;
 mod finding;
 mod genuine;
 mod json;
+mod tcb_worth;
 mod text;
 
+pub use clearance::{Clearance, Withheld};
 pub use finding::{Finding, Status};
 pub use json::SCHEMA;
 
+use facts::Fact;
+
+use crate::advisories::Table;
 use crate::chain::{Chain, Root};
 use crate::policy::Policy;
 use crate::product::Product;
@@ -22,12 +29,58 @@ use crate::time::UnixTime;
 /// What an appraisal comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Genuine, and all that was expected.
+    /// Genuine, and all that was expected: launch digest and report data among it, unless the policy
+    /// waives them.
     Genuine,
+    /// Genuine as far as it was looked at, but launch digest or report data were not expected: the
+    /// guest can be anyone's, or the report an old one.
+    Incomplete,
     /// Not genuine, or not what was expected.
     Refused,
     /// Something that had to be checked could not be.
     Undecided,
+}
+
+/// What became of an expectation that every policy must have or waive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Expectation {
+    /// It was expected, and is so.
+    Equal,
+    /// It was expected, and is otherwise.
+    Different,
+    /// It was not expected, and the policy says that it need not be.
+    Waived,
+    /// It was not expected, though it had to be.
+    Missing,
+}
+
+impl Expectation {
+    /// Name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Different => "different",
+            Self::Waived => "waived",
+            Self::Missing => "missing",
+        }
+    }
+
+    /// Whether something was expected.
+    #[must_use]
+    pub fn was_expected(self) -> bool {
+        matches!(self, Self::Equal | Self::Different)
+    }
+
+    fn of(findings: &[Finding], id: &str, waived: bool) -> Self {
+        let status = findings.iter().find(|finding| finding.id == id);
+        match status.map(|finding| finding.status) {
+            Some(Status::Ok) => Self::Equal,
+            Some(Status::Failed) => Self::Different,
+            Some(Status::NotChecked) | None if waived => Self::Waived,
+            Some(Status::NotChecked) | None => Self::Missing,
+        }
+    }
 }
 
 /// Findings and what they come to.
@@ -40,11 +93,17 @@ pub struct Appraisal {
     pub outcome: Outcome,
     /// Whose root the chain ends in; `None` without a chain.
     pub root: Option<Root>,
-    /// Whether a measurement was expected. Without, a genuine report proves only that some guest
-    /// made it.
-    pub measurement_expected: bool,
+    /// The launch digest. Where it was not expected, a genuine report proves only that some guest made
+    /// it.
+    pub launch_digest: Expectation,
+    /// The report data. Where it was not expected, a genuine report may be an old one.
+    pub report_data: Expectation,
     /// The time that validity was judged at.
     pub at: UnixTime,
+    /// Whose table of bulletins was used, in words.
+    pub advisories_of: String,
+    facts: Vec<Fact>,
+    clearance: Result<Clearance, Withheld>,
 }
 
 /// Appraises a report. Without a chain the outcome is at best [`Outcome::Undecided`].
@@ -57,7 +116,12 @@ pub fn appraise(
 ) -> Appraisal {
     let mut findings = Findings::default();
     genuine::report(&mut findings, report, policy);
+    // Nothing is said of a processor that is not known: its keys and layouts would be guesses.
+    let unknown_processor = report.cpuid.is_some() && report.product().is_none();
     match chain {
+        _ if unknown_processor => {
+            genuine::nothing_of_the_chain(&mut findings, "the processor is not known");
+        }
         Some(chain) => {
             chain::check(&mut findings, chain, policy, at);
             genuine::leaf(&mut findings, report, chain, policy);
@@ -69,18 +133,20 @@ pub fn appraise(
                     .expected("a chain to AMD's root")
                     .required("no certificate of the key that signed the report could be had"),
             );
-            let above = chain::CHECKS.into_iter().chain(genuine::LEAF_CHECKS);
-            for (id, what) in above
-                .chain(genuine::EXTENSION_CHECKS)
-                .chain([genuine::SIGNATURE_CHECK])
-            {
-                findings.push(Finding::new(id, what).skipped("there is no chain"));
-            }
+            genuine::nothing_of_the_chain(&mut findings, "there is no chain");
         }
     }
-    let product = report.product().or(chain.and_then(Chain::product));
+    let product = match unknown_processor {
+        true => None,
+        false => report.product().or(chain.and_then(Chain::product)),
+    };
     expectations::check(&mut findings, report, policy, product);
-    Appraisal::of(findings.0, chain.map(Chain::root), policy, at)
+    let root = match unknown_processor {
+        true => None,
+        false => chain.map(Chain::root),
+    };
+    let facts = facts::of(report, chain, product);
+    Appraisal::of(findings.0, root, Some(report), facts, policy, at)
 }
 
 /// The appraisal of bytes that have a report's length, but can't be read as one.
@@ -92,30 +158,56 @@ pub fn unreadable(error: ReportError, policy: &Policy, at: UnixTime) -> Option<A
         return None;
     };
     let finding = genuine::version_finding().failed(version.to_string());
-    Some(Appraisal::of(vec![finding], None, policy, at))
+    Some(Appraisal::of(
+        vec![finding],
+        None,
+        None,
+        Vec::new(),
+        policy,
+        at,
+    ))
 }
 
 impl Appraisal {
-    fn of(findings: Vec<Finding>, root: Option<Root>, policy: &Policy, at: UnixTime) -> Self {
+    fn of(
+        findings: Vec<Finding>,
+        root: Option<Root>,
+        report: Option<&Report>,
+        facts: Vec<Fact>,
+        policy: &Policy,
+        at: UnixTime,
+    ) -> Self {
         let has = |wanted: fn(&Finding) -> bool| findings.iter().any(wanted);
+        let launch_digest = Expectation::of(&findings, "measurement", policy.any_guest);
+        let report_data = Expectation::of(&findings, "report_data", policy.any_time);
+        let missing = [launch_digest, report_data].contains(&Expectation::Missing);
         let outcome = if has(|finding| finding.status == Status::Failed) {
             Outcome::Refused
         } else if has(|finding| finding.status == Status::NotChecked && finding.required) {
             Outcome::Undecided
+        } else if missing {
+            Outcome::Incomplete
         } else {
             Outcome::Genuine
         };
+        let clearance = Clearance::decide(outcome, root, launch_digest, report_data, report, at);
+        let table = policy.advisories.table.as_ref();
         Self {
             findings,
             outcome,
             root,
-            measurement_expected: !policy.measurement.is_empty(),
+            launch_digest,
+            report_data,
             at,
+            advisories_of: table.unwrap_or_else(|| Table::built_in()).whose(),
+            facts,
+            clearance,
         }
     }
 
     /// Whether the report is genuine and all that was expected, under AMD's root or one that the
-    /// policy accepts.
+    /// policy accepts. It may still be of any guest or of any time, where the policy waives these: ask
+    /// [`Self::clearance`] before a secret is sent.
     #[must_use]
     pub fn is_genuine(&self) -> bool {
         self.outcome == Outcome::Genuine
@@ -136,7 +228,7 @@ impl Appraisal {
                 .findings
                 .iter()
                 .filter(|f| wanted(f))
-                .map(|f| f.id)
+                .map(|f| &*f.id)
                 .collect();
             ids.join(", ")
         };
@@ -153,19 +245,57 @@ impl Appraisal {
                     ids(|f| f.status == Status::NotChecked && f.required)
                 )
             }
+            Outcome::Incomplete => self.under_root(&format!(
+                "NOT ENOUGH EXPECTED: genuine, but {}",
+                self.missing().join("; and ")
+            )),
             Outcome::Genuine => {
-                let what = if self.measurement_expected {
-                    "genuine and as expected"
-                } else {
-                    "genuine, but no measurement was expected: this proves only that some SEV-SNP \
-                     guest made the report"
+                let lacks = [
+                    (self.launch_digest == Expectation::Waived).then_some("ANY GUEST"),
+                    (self.report_data == Expectation::Waived).then_some("ANY TIME"),
+                ];
+                let lacks: Vec<&str> = lacks.into_iter().flatten().collect();
+                let what = match lacks.as_slice() {
+                    [] => "genuine and as expected".to_owned(),
+                    lacks => format!("genuine and as expected, for {}", lacks.join(" AND ")),
                 };
-                match self.root {
-                    Some(Root::Foreign) => format!("FOREIGN ROOT, not AMD's: {what}"),
-                    Some(Root::Amd(_)) | None => what.to_owned(),
-                }
+                self.under_root(&what)
             }
         }
+    }
+
+    fn under_root(&self, what: &str) -> String {
+        match self.root {
+            Some(Root::Foreign) => format!("FOREIGN ROOT, not AMD's: {what}"),
+            Some(Root::Amd(_)) | None => what.to_owned(),
+        }
+    }
+
+    /// What had to be expected and was not, each with what follows and what to give.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let launch_digest = (self.launch_digest == Expectation::Missing).then_some(
+            "no measurement was expected: this proves only that some SEV-SNP guest made the report \
+             (give --measurement or a policy file, or --any-guest)",
+        );
+        let report_data = (self.report_data == Expectation::Missing).then_some(
+            "no report data was expected: the report can be an old one, or made for somebody else \
+             (give --nonce or --report-data, or --any-time)",
+        );
+        launch_digest.into_iter().chain(report_data).collect()
+    }
+
+    /// May a secret be sent to this guest? The one answer to that question, and the only source of a
+    /// [`Clearance`].
+    ///
+    /// Yes only for a genuine report under AMD's own root whose launch digest and report data were
+    /// expected and are equal. What a policy waives or accepts changes nothing here; a foreign root is
+    /// accepted in test builds alone (feature `testing`).
+    ///
+    /// # Errors
+    /// With everything that stands against it.
+    pub fn clearance(&self) -> Result<&Clearance, &Withheld> {
+        self.clearance.as_ref()
     }
 }
 

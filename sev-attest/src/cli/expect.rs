@@ -1,5 +1,6 @@
 //! Flags of `verify` that say what is expected, on top of a policy file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use super::input::{self, CliError};
 use crate::formats::MAX_INPUT;
 use crate::hex_bytes::HexBytes;
-use crate::policy::{AbiVersion, Policy, TcbMinimum};
-use crate::product::Product;
+use crate::policy::{AbiVersion, FloorSet, Floors, Policy, RequireAdvisories, TcbMinimum};
+use crate::product::{Product, Silicon};
 use crate::report::{FirmwareVersion, SigningKey};
 
 /// Shortest nonce that is accepted, in bytes.
@@ -27,6 +28,12 @@ pub struct ExpectArgs {
     /// Launch digest; may be repeated, and one of them must be it
     #[arg(long, value_name = "HEX")]
     measurement: Vec<HexBytes<48>>,
+    /// Let any guest do: without this, a launch digest must be expected
+    #[arg(long)]
+    any_guest: bool,
+    /// Let a report of any time do: without this, report data must be expected
+    #[arg(long)]
+    any_time: bool,
     /// Report data, 64 bytes
     #[arg(long, value_name = "HEX", group = "data")]
     report_data: Option<HexBytes<64>>,
@@ -44,20 +51,20 @@ pub struct ExpectArgs {
         requires = "report_data_file"
     )]
     report_data_hash: Hash,
-    /// Host data, 32 bytes; may be repeated
-    #[arg(long, value_name = "HEX")]
+    /// Host data, 32 bytes, or none, which is all zero (so with the next four); may be repeated
+    #[arg(long, value_name = "HEX", value_parser = HexBytes::<32>::or_none)]
     host_data: Vec<HexBytes<32>>,
     /// Family id, 16 bytes
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = HexBytes::<16>::or_none)]
     family_id: Option<HexBytes<16>>,
     /// Image id, 16 bytes
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = HexBytes::<16>::or_none)]
     image_id: Option<HexBytes<16>>,
     /// SHA-384 of the key of the ID block; may be repeated
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = HexBytes::<48>::or_none)]
     id_key_digest: Vec<HexBytes<48>>,
     /// SHA-384 of the key of the ID key; may be repeated
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = HexBytes::<48>::or_none)]
     author_key_digest: Vec<HexBytes<48>>,
     /// Least guest SVN
     #[arg(long, value_name = "NUMBER")]
@@ -87,6 +94,22 @@ pub struct ExpectArgs {
     /// left out keeps the policy file's minimum
     #[arg(long, visible_alias = "min-reported-tcb", value_name = "TCB")]
     min_tcb: Option<TcbMinimum>,
+    /// Least TCBs by silicon, for reported, launch and running TCB: recommended, aleph, or one as
+    /// Milan-X:microcode=68; may be repeated, and the last one of a component counts
+    #[arg(long, value_name = "FLOOR", value_parser = floor)]
+    tcb_floor: Vec<Floors>,
+    /// Insist that AMD's bulletins are fixed: all, or those published up to a day, as 2026-02-10
+    #[arg(long, value_name = "DATE", num_args = 0..=1, default_missing_value = "all")]
+    require_advisories: Option<RequireAdvisories>,
+    /// Table of bulletins instead of the built-in one
+    #[arg(long, value_name = "FILE")]
+    advisories: Option<PathBuf>,
+    /// Public key that must have signed that table: FILE.sig, ECDSA P-384 with SHA-384
+    #[arg(long, value_name = "PEM", requires = "advisories")]
+    advisories_key: Option<PathBuf>,
+    /// Accept bits of guest policy and platform info that this program does not know
+    #[arg(long)]
+    allow_unknown_bits: bool,
     /// Least committed TCB
     #[arg(long, value_name = "TCB")]
     min_committed_tcb: Option<TcbMinimum>,
@@ -111,8 +134,8 @@ pub struct ExpectArgs {
     /// Mitigations that must be there now, as bits
     #[arg(long, value_name = "NUMBER", value_parser = number)]
     current_mitigations: Option<u64>,
-    /// Chip id, 64 bytes; may be repeated
-    #[arg(long, value_name = "HEX")]
+    /// Chip id, 64 bytes (Turin: the first 8 will do); may be repeated
+    #[arg(long, value_name = "HEX", value_parser = chip_id)]
     chip_id: Vec<HexBytes<64>>,
     /// Accept a VCEK's report in which the platform hides the chip's id
     #[arg(long)]
@@ -244,8 +267,24 @@ impl ExpectArgs {
         self.identity(&mut policy)?;
         self.bits(&mut policy)?;
         self.versions(&mut policy);
+        self.tcb_worth(&mut policy)?;
         self.platform_identity(&mut policy);
         Ok(policy)
+    }
+
+    fn tcb_worth(&self, policy: &mut Policy) -> Result<(), CliError> {
+        for floors in &self.tcb_floor {
+            policy.floors = floors.clone().or(std::mem::take(&mut policy.floors));
+        }
+        if let Some(require) = &self.require_advisories {
+            policy.advisories.require = require.clone();
+        }
+        if let Some(path) = &self.advisories {
+            let table = super::advisories::read(path, self.advisories_key.as_deref())?;
+            policy.advisories.table = Some(table);
+        }
+        policy.allow_unknown_bits |= self.allow_unknown_bits;
+        Ok(())
     }
 
     fn identity(&self, policy: &mut Policy) -> Result<(), CliError> {
@@ -258,6 +297,8 @@ impl ExpectArgs {
         set(&mut policy.image_id, self.image_id);
         set(&mut policy.min_guest_svn, self.min_guest_svn);
         set(&mut policy.report_data, self.report_data.or(self.nonce));
+        policy.any_guest |= self.any_guest;
+        policy.any_time |= self.any_time;
         if let Some(path) = &self.report_data_file {
             let bytes = input::read(path, MAX_INPUT)?;
             let mut data = [0; 64];
@@ -438,6 +479,30 @@ fn platform_bit(text: &str) -> Result<(PlatformBit, Option<bool>), String> {
     let bit = PlatformBit::ALL.into_iter().find(|bit| bit.name() == name);
     let bit = bit.ok_or_else(|| format!("{name:?} is no bit of the platform info"))?;
     Ok((bit, value))
+}
+
+/// A set of floors, or `SILICON:` and minima.
+fn floor(text: &str) -> Result<Floors, String> {
+    let Some((silicon, minimum)) = text.split_once(':') else {
+        return text.parse().map(FloorSet::floors).map_err(|error| {
+            format!("{error}, or minima for one silicon, as Milan-X:microcode=68")
+        });
+    };
+    let silicon = Silicon::from_name(silicon).ok_or_else(|| {
+        let known: Vec<&str> = Silicon::ALL.iter().map(|silicon| silicon.name()).collect();
+        format!("{silicon:?} is none of {}", known.join(", "))
+    })?;
+    let minimum: TcbMinimum = minimum.parse()?;
+    Ok(Floors(BTreeMap::from([(silicon, minimum)])))
+}
+
+/// A chip id; Turin's 8 bytes have zeros after them in a report.
+fn chip_id(text: &str) -> Result<HexBytes<64>, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    match digits.len() {
+        16 => format!("{digits}{}", "0".repeat(112)).parse(),
+        _ => digits.parse(),
+    }
 }
 
 fn signing_key(text: &str) -> Result<SigningKey, String> {

@@ -1,5 +1,6 @@
 //! The `sev-attest` command: arguments in, text and exit status out.
 
+pub mod advisories;
 pub mod certificates;
 pub mod expect;
 pub mod fetch;
@@ -36,7 +37,8 @@ enum Command {
     #[cfg(target_os = "linux")]
     Guest(guest::GuestArgs),
     Measure(Box<measure::MeasureArgs>),
-    Policy(policy::PolicyArgs),
+    Policy(Box<policy::PolicyArgs>),
+    Advisories(advisories::AdvisoriesArgs),
 }
 
 /// Runs the command on this process's arguments.
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<u8, Box<dyn Error>> {
         Command::Guest(args) => guest::run(&args, out)?,
         Command::Measure(args) => measure::run(&args, out)?,
         Command::Policy(args) => policy::run(&args, out)?,
+        Command::Advisories(args) => advisories::run(&args, out)?,
     }
     Ok(0)
 }

@@ -2,13 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
 use super::input::{self, CliError};
-use crate::formats::MAX_INPUT;
-use crate::policy::{Policy, TEMPLATE};
+use crate::formats::{self, MAX_INPUT};
+use crate::policy::{self, Policy, TEMPLATE};
 
 /// Write and check policy files
 #[derive(Debug, Args)]
@@ -26,6 +26,13 @@ enum PolicyCommand {
         /// Replace an existing file
         #[arg(long)]
         force: bool,
+        /// Refuse what can be refused: products that can be forged, platforms that were not updated,
+        /// memory that was not searched for aliases; ask for a revocation list
+        #[arg(long)]
+        strict: bool,
+        /// Pin the product and the chip of this report
+        #[arg(long, value_name = "REPORT")]
+        from_report: Option<PathBuf>,
     },
     /// Read a policy file and say what is wrong with it, if anything
     Check {
@@ -41,30 +48,17 @@ enum PolicyCommand {
 pub fn run(args: &PolicyArgs, out: &mut impl Write) -> Result<(), CliError> {
     match &args.command {
         PolicyCommand::Init {
-            file: Some(path),
+            file,
             force,
-        } if path.as_os_str() != "-" => {
-            let mut options = OpenOptions::new();
-            options.write(true);
-            if *force {
-                options.create(true).truncate(true);
-            } else {
-                options.create_new(true);
+            strict,
+            from_report,
+        } => {
+            let text = template(*strict, from_report.as_deref())?;
+            match file {
+                Some(path) if path.as_os_str() != "-" => write(path, *force, &text),
+                _ => out.write_all(text.as_bytes()).map_err(CliError::Output),
             }
-            let written = options
-                .open(path)
-                .and_then(|mut file| file.write_all(TEMPLATE.as_bytes()));
-            written.map_err(|source| CliError::File {
-                name: input::name(path),
-                source: match source.kind() {
-                    std::io::ErrorKind::AlreadyExists => {
-                        std::io::Error::other("exists already: give --force to replace it")
-                    }
-                    _ => source,
-                },
-            })
         }
-        PolicyCommand::Init { .. } => out.write_all(TEMPLATE.as_bytes()).map_err(CliError::Output),
         PolicyCommand::Check { file } => {
             let bytes = input::read(file, MAX_INPUT)?;
             let text = String::from_utf8(bytes)
@@ -77,4 +71,54 @@ pub fn run(args: &PolicyArgs, out: &mut impl Write) -> Result<(), CliError> {
                 })
         }
     }
+}
+
+/// The text of a new policy file.
+fn template(strict: bool, from_report: Option<&Path>) -> Result<String, CliError> {
+    let evidence = match from_report {
+        None => None,
+        Some(path) => {
+            let bytes = input::read(path, MAX_INPUT)?;
+            let evidence = formats::read_report(&bytes).map_err(|source| CliError::Input {
+                name: input::name(path),
+                source,
+            })?;
+            let certificates = &evidence.bundle.certificates;
+            let product = certificates
+                .iter()
+                .find_map(|certificate| Some(certificate.endorsement().ok()?.product));
+            Some((evidence.report, product))
+        }
+    };
+    let of = evidence
+        .as_ref()
+        .map(|(report, product)| (report, *product));
+    match (strict, of) {
+        (true, of) => policy::strict(of).map_err(|error| CliError::Usage(error.to_string())),
+        (false, Some((report, product))) => Ok(policy::pinned(TEMPLATE, report, product)),
+        (false, None) => Ok(TEMPLATE.to_owned()),
+    }
+}
+
+/// Writes a new file, or an existing one on request.
+fn write(path: &Path, force: bool, text: &str) -> Result<(), CliError> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if force {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| CliError::File {
+        name: input::name(path),
+        source: match source.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                std::io::Error::other("exists already: give --force to replace it")
+            }
+            _ => source,
+        },
+    })
 }

@@ -14,13 +14,16 @@ use crate::time::UnixTime;
 
 /// Verify an attestation report: that it is genuine, and what it says
 ///
-/// Prints a line for each check, then the verdict. Exit status: 0 genuine and as expected; 1 not;
-/// 2 wrong usage or unreadable input; 3 undecided, as a certificate could not be had.
+/// Prints the verdict, what failed and why, the facts that decide, and what was not checked.
+///
+/// Exit status: 0 genuine and as expected, launch digest and report data among it; 1 not; 2 wrong
+/// usage or unreadable input; 3 undecided, as a certificate could not be had; 4 genuine, but launch
+/// digest or report data were not expected, and neither --any-guest nor --any-time waives that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:\n  \
   sev-attest verify report.bin --policy guest.toml --nonce 6a5d0cb2f06bd8bcdd1db26a8c6c0a1f\n  \
-  sev-attest verify report.bin --certs certs/ --offline --measurement 4188779cfe25130b…\n  \
+  sev-attest verify report.bin --certs certs/ --offline --measurement 4188779cfe25130b… --any-time\n  \
   sev-attest verify - --json < report.bin")]
 pub struct VerifyArgs {
     /// The report: raw, hex, base64, extended with certificates, or in JSON; - for standard input
@@ -31,6 +34,9 @@ pub struct VerifyArgs {
     /// Write findings and verdict as JSON
     #[arg(long)]
     json: bool,
+    /// Write every check, one a line, then the verdict
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     sources: SourceArgs,
     #[command(flatten)]
@@ -84,9 +90,11 @@ fn write(
         for note in notes {
             super::say(&crate::show::plain(note));
         }
-        match columns() {
-            Some(columns) => appraisal.to_text_within(columns),
-            None => appraisal.to_text(),
+        match (columns(), args.all) {
+            (Some(columns), true) => appraisal.to_text_within(columns),
+            (None, true) => appraisal.to_text(),
+            (Some(columns), false) => appraisal.summary_within(columns),
+            (None, false) => appraisal.summary(),
         }
     };
     out.write_all(text.as_bytes()).map_err(CliError::Output)?;

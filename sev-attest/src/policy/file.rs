@@ -1,5 +1,6 @@
 //! Policy files: TOML, strict.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,9 +9,12 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::values::{AbiVersion, OneOrMany};
-use super::{FirmwareRules, GuestPolicyRules, MitigationRules, PlatformRules, Policy, TcbRules};
+use super::{
+    AdvisoryRules, FirmwareRules, FloorSet, Floors, GuestPolicyRules, MitigationRules,
+    PlatformRules, Policy, RequireAdvisories, TcbMinimum, TcbRules,
+};
 use crate::hex_bytes::HexBytes;
-use crate::product::Product;
+use crate::product::{Product, Silicon};
 use crate::report::SigningKey;
 
 /// Longest policy file that is read, in bytes. `measure` writes some 130 for each digest.
@@ -29,6 +33,9 @@ pub enum PolicyError {
     /// Not TOML, an unknown key, or a value that does not fit.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
+    /// `require_advisories` is no date.
+    #[error("require_advisories: {0}")]
+    Date(String),
 }
 
 impl Policy {
@@ -41,7 +48,15 @@ impl Policy {
         if text.len() > MAX_POLICY {
             return Err(PolicyError::TooLong);
         }
-        Ok(toml::from_str::<File>(text)?.into())
+        let file = toml::from_str::<File>(text)?;
+        let require = match &file.require_advisories {
+            None | Some(Require::All(false)) => RequireAdvisories::None,
+            Some(Require::All(true)) => RequireAdvisories::All,
+            Some(Require::Until(day)) => day.parse().map_err(PolicyError::Date)?,
+        };
+        let mut policy = Self::from(file);
+        policy.advisories.require = require;
+        Ok(policy)
     }
 }
 
@@ -49,12 +64,14 @@ impl Policy {
 #[serde(deny_unknown_fields, default)]
 struct File {
     measurement: OneOrMany<HexBytes<48>>,
+    any_guest: bool,
     report_data: Option<HexBytes<64>>,
-    host_data: OneOrMany<HexBytes<32>>,
-    family_id: Option<HexBytes<16>>,
-    image_id: Option<HexBytes<16>>,
-    id_key_digest: OneOrMany<HexBytes<48>>,
-    author_key_digest: OneOrMany<HexBytes<48>>,
+    any_time: bool,
+    host_data: OneOrMany<Pin<32>>,
+    family_id: Option<Pin<16>>,
+    image_id: Option<Pin<16>>,
+    id_key_digest: OneOrMany<Pin<48>>,
+    author_key_digest: OneOrMany<Pin<48>>,
     vmpl: OneOrMany<Vmpl>,
     min_guest_svn: Option<u32>,
     signing_key: Option<Text<Key>>,
@@ -66,9 +83,43 @@ struct File {
     require_crl: bool,
     guest_policy: GuestPolicyFile,
     platform: PlatformRules,
+    allow_unknown_bits: bool,
     tcb: TcbRules,
+    floor_set: Option<FloorSet>,
+    floor: BTreeMap<FloorKey, TcbMinimum>,
+    require_advisories: Option<Require>,
     firmware: FirmwareFile,
     mitigations: MitigationRules,
+}
+
+/// Bytes in hex, or `none` for zeros.
+#[derive(Debug)]
+struct Pin<const N: usize>(HexBytes<N>);
+
+impl<'de, const N: usize> Deserialize<'de> for Pin<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        HexBytes::or_none(&text)
+            .map(Self)
+            .map_err(de::Error::custom)
+    }
+}
+
+fn pins<const N: usize>(pins: OneOrMany<Pin<N>>) -> Vec<HexBytes<N>> {
+    pins.0.into_iter().map(|pin| pin.0).collect()
+}
+
+/// A silicon as the key of a table.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+struct FloorKey(Silicon);
+
+/// `true`, or a day.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Require {
+    All(bool),
+    Until(String),
 }
 
 /// A guest's VMPL.
@@ -196,12 +247,14 @@ impl From<File> for Policy {
         let default_bits = GuestPolicyRules::default();
         Self {
             measurement: file.measurement.0,
+            any_guest: file.any_guest,
             report_data: file.report_data,
-            host_data: file.host_data.0,
-            family_id: file.family_id,
-            image_id: file.image_id,
-            id_key_digest: file.id_key_digest.0,
-            author_key_digest: file.author_key_digest.0,
+            any_time: file.any_time,
+            host_data: pins(file.host_data),
+            family_id: file.family_id.map(|pin| pin.0),
+            image_id: file.image_id.map(|pin| pin.0),
+            id_key_digest: pins(file.id_key_digest),
+            author_key_digest: pins(file.author_key_digest),
             vmpl: match file.vmpl.0.as_slice() {
                 [] => default.vmpl,
                 some => some.iter().map(|vmpl| vmpl.0).collect(),
@@ -220,7 +273,14 @@ impl From<File> for Policy {
                 min_abi: bits.min_abi.map(|text| text.0),
             },
             platform: file.platform,
+            allow_unknown_bits: file.allow_unknown_bits,
             tcb: file.tcb,
+            floors: {
+                let own = file.floor.into_iter().map(|(key, floor)| (key.0, floor));
+                let set = file.floor_set.map(FloorSet::floors).unwrap_or_default();
+                Floors(own.collect()).or(set)
+            },
+            advisories: AdvisoryRules::default(),
             firmware: FirmwareRules {
                 min_current: file.firmware.min_current.map(|text| text.0),
                 min_committed: file.firmware.min_committed.map(|text| text.0),
@@ -282,6 +342,11 @@ mod tests {
             ("allow_foreign_root = true", "unknown field"),
             ("[firmware]\nmin_current = \"1.55\"", "1.55.29"),
             ("chip_id = \"zz\"", "hexadecimal"),
+            ("measurement = \"none\"", "hexadecimal"),
+            ("floor_set = \"strictest\"", "recommended"),
+            ("[floor.Rome]\nsnp = 1", "Milan-X"),
+            ("[floor.Milan]\nsmp = 1", "smp"),
+            ("require_advisories = \"soon\"", "no date"),
         ] {
             let error = Policy::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -4,13 +4,18 @@
 //! type is read from policy files ([`Policy::from_toml`]) and filled from flags of the command.
 
 mod file;
+mod floors;
+mod strict;
 mod values;
 
 use std::time::Duration;
 
 pub use file::{PolicyError, TEMPLATE};
+pub use floors::{FloorSet, Floors};
+pub use strict::{StrictError, pinned, strict};
 pub use values::{AbiVersion, OneOrMany, TcbMinimum};
 
+use crate::advisories::{Date, Table};
 use crate::hex_bytes::HexBytes;
 use crate::product::Product;
 use crate::report::{FirmwareVersion, SigningKey};
@@ -22,8 +27,12 @@ use crate::report::{FirmwareVersion, SigningKey};
 pub struct Policy {
     /// The launch digest is one of these.
     pub measurement: Vec<HexBytes<48>>,
+    /// Any guest will do: no launch digest has to be expected. Not by default.
+    pub any_guest: bool,
     /// The report data is this.
     pub report_data: Option<HexBytes<64>>,
+    /// A report of any time will do: no report data has to be expected. Not by default.
+    pub any_time: bool,
     /// The host data is one of these.
     pub host_data: Vec<HexBytes<32>>,
     /// The family id is this.
@@ -42,8 +51,15 @@ pub struct Policy {
     pub guest_policy: GuestPolicyRules,
     /// Bits of the platform info.
     pub platform: PlatformRules,
+    /// Accept bits of guest policy and platform info that are not known, as newer firmware may set
+    /// them. Not by default.
+    pub allow_unknown_bits: bool,
     /// Least TCBs.
     pub tcb: TcbRules,
+    /// Least TCBs by silicon.
+    pub floors: Floors,
+    /// AMD's bulletins.
+    pub advisories: AdvisoryRules,
     /// Firmware versions.
     pub firmware: FirmwareRules,
     /// Mitigation vectors.
@@ -147,6 +163,54 @@ pub struct TcbRules {
     pub current: TcbMinimum,
 }
 
+/// AMD's bulletins: told of by default, and insisted on where that is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdvisoryRules {
+    /// Which must be fixed.
+    pub require: RequireAdvisories,
+    /// Another table than the built-in one.
+    pub table: Option<Table>,
+}
+
+/// Which active bulletins a report must show as fixed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RequireAdvisories {
+    /// None.
+    #[default]
+    None,
+    /// Those published up to and on that day.
+    Until(Date),
+    /// All.
+    All,
+}
+
+impl RequireAdvisories {
+    /// Whether a bulletin of that day must be fixed.
+    #[must_use]
+    pub fn covers(&self, published: &Date) -> bool {
+        match self {
+            Self::None => false,
+            Self::Until(day) => published <= day,
+            Self::All => true,
+        }
+    }
+}
+
+impl std::str::FromStr for RequireAdvisories {
+    type Err = String;
+
+    /// `all`, or a day.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            day => day.parse().map(Self::Until).map_err(|error| {
+                format!("{error}, or all (before a file name write --require-advisories=all)")
+            }),
+        }
+    }
+}
+
 /// Firmware versions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -174,7 +238,9 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             measurement: Vec::new(),
+            any_guest: false,
             report_data: None,
+            any_time: false,
             host_data: Vec::new(),
             family_id: None,
             image_id: None,
@@ -184,7 +250,10 @@ impl Default for Policy {
             min_guest_svn: None,
             guest_policy: GuestPolicyRules::default(),
             platform: PlatformRules::default(),
+            allow_unknown_bits: false,
             tcb: TcbRules::default(),
+            floors: Floors::default(),
+            advisories: AdvisoryRules::default(),
             firmware: FirmwareRules::default(),
             mitigations: MitigationRules::default(),
             chip_id: Vec::new(),

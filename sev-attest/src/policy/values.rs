@@ -51,6 +51,19 @@ impl TcbMinimum {
         }
     }
 
+    /// The minimum of the component of that name.
+    #[must_use]
+    pub fn component(&self, name: &str) -> Option<u8> {
+        match name {
+            "fmc" => self.fmc,
+            "boot_loader" => self.boot_loader,
+            "tee" => self.tee,
+            "snp" => self.snp,
+            "microcode" => self.microcode,
+            _ => None,
+        }
+    }
+
     /// Whether nothing is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -74,10 +74,15 @@ impl GuestPolicy {
     pub fn page_swap_disabled(self) -> bool {
         self.has(Self::PAGE_SWAP_DISABLED)
     }
-    /// Bit 17 is one and the reserved bits are zero.
+    /// Bit 17 is one.
     #[must_use]
     pub fn is_well_formed(self) -> bool {
-        self.has(Self::ALWAYS_ONE) && !self.has(Self::RESERVED)
+        self.has(Self::ALWAYS_ONE)
+    }
+    /// Bits that have no meaning in the specification that this program knows.
+    #[must_use]
+    pub fn unknown_bits(self) -> u64 {
+        self.0 & Self::RESERVED
     }
 }
 
@@ -139,10 +144,10 @@ impl PlatformInfo {
     pub fn tio(self) -> bool {
         self.has(7)
     }
-    /// The reserved bits are zero.
+    /// Bits that have no meaning in the specification that this program knows.
     #[must_use]
-    pub fn is_well_formed(self) -> bool {
-        self.0 & Self::RESERVED == 0
+    pub fn unknown_bits(self) -> u64 {
+        self.0 & Self::RESERVED
     }
 }
 

@@ -13,10 +13,8 @@ use super::{
 pub enum Violation {
     /// Reserved bytes are not zero: from, and up to but not including.
     ReservedBytes(usize, usize),
-    /// Bit 17 of the guest policy is zero, or a reserved bit is one.
+    /// Bit 17 of the guest policy is zero.
     Policy(u64),
-    /// Reserved bits of the platform info are not zero.
-    PlatformInfo(u64),
     /// Reserved bits of the key info are not zero.
     KeyInfo(u32),
     /// The TCB word at this offset has reserved bytes that are not zero.
@@ -39,15 +37,7 @@ impl fmt::Display for Violation {
             Self::ReservedBytes(from, to) => {
                 write!(f, "reserved bytes {from:#x} to {:#x} are not zero", to - 1)
             }
-            Self::Policy(policy) => {
-                write!(
-                    f,
-                    "guest policy {policy:#x}: bit 17 must be one and bits 26 to 63 zero"
-                )
-            }
-            Self::PlatformInfo(info) => {
-                write!(f, "platform info {info:#x}: bits 8 to 63 must be zero")
-            }
+            Self::Policy(policy) => write!(f, "guest policy {policy:#x}: bit 17 must be one"),
             Self::KeyInfo(info) => write!(f, "key info {info:#x}: bits 5 to 31 must be zero"),
             Self::Tcb(offset, word) => write!(
                 f,
@@ -102,10 +92,6 @@ pub(super) fn of(report: &Report) -> Vec<Violation> {
     unless(
         report.policy.is_well_formed(),
         Violation::Policy(report.policy.0),
-    );
-    unless(
-        report.platform_info.is_well_formed(),
-        Violation::PlatformInfo(report.platform_info.0),
     );
     unless(
         report.key_info.is_well_formed(),

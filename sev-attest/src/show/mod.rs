@@ -151,6 +151,13 @@ pub fn plain(text: &str) -> String {
     plain
 }
 
+/// As [`plain`], for text of several lines.
+#[must_use]
+pub fn plain_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(plain).collect();
+    lines.join("\n")
+}
+
 /// Long runs of hexadecimal digits with their middle left out.
 #[must_use]
 pub fn abbreviated(text: &str) -> String {

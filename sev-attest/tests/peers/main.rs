@@ -36,6 +36,7 @@ fn table() -> PathBuf {
 /// Our outcome, with the checks that failed.
 fn ours(case: &Case) -> (&'static str, String) {
     let mut policy = Policy::default();
+    (policy.any_guest, policy.any_time) = (true, true);
     policy.allow_foreign_root = case.allow_foreign_root;
     let Ok(evidence) = formats::read_report(&case.report) else {
         return (REFUSES, "the report is not read".to_owned());
@@ -56,7 +57,7 @@ fn ours(case: &Case) -> (&'static str, String) {
     if appraisal.is_genuine() {
         (ACCEPTS, String::new())
     } else {
-        let failed: Vec<&str> = appraisal.failures().map(|finding| finding.id).collect();
+        let failed: Vec<&str> = appraisal.failures().map(|finding| &*finding.id).collect();
         (REFUSES, failed.join(", "))
     }
 }

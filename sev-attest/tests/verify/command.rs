@@ -86,7 +86,8 @@ impl Place {
             "--at",
             AT,
         ];
-        self.run(&[&args[..], &["--allow-foreign-root"], more].concat())
+        let waived = ["--allow-foreign-root", "--any-guest", "--any-time", "--all"];
+        self.run(&[&args[..], &waived, more].concat())
     }
 }
 
@@ -121,13 +122,17 @@ fn real_reports() {
             "--offline",
             "--at",
             AT,
+            "--any-time",
         ];
-        let output = place.run(&args);
+        let waived = |more: &[&str]| place.run(&[&args[..], &["--any-guest"], more].concat());
+        let output = waived(&[]);
         if report.contains("debug") {
             status(&output, 1);
-            status(&place.run(&[&args[..], &["--allow-debug"]].concat()), 0);
+            status(&waived(&["--allow-debug"]), 0);
         } else {
             status(&output, 0);
+            let output = place.run(&args);
+            status(&output, 4);
             assert!(text(&output).contains("proves only that some SEV-SNP guest made the report"));
         }
         // All the certificates there are.
@@ -140,7 +145,7 @@ fn real_reports() {
         ];
         status(
             &place.run(&[&args[..], &["--offline", "--at", AT, "--allow-debug"]].concat()),
-            0,
+            4,
         );
     }
 }
@@ -313,7 +318,13 @@ fn expectations_by_flag() {
     // A day has hours.
     let at = |time| {
         let args = ["verify", "report.bin", "--certs", "certs", "--offline"];
-        let more = ["--allow-foreign-root", "--max-certificate-age", "516"];
+        let more = [
+            "--allow-foreign-root",
+            "--max-certificate-age",
+            "516",
+            "--any-guest",
+        ];
+        let more = [&more[..], &["--any-time"]].concat();
         place.run(&[&args[..], &more, &["--at", time]].concat())
     };
     status(&at(AT), 0);
@@ -469,6 +480,7 @@ fn standard_input_and_extended_reports() {
     let args = [
         &args[..],
         &["--allow-foreign-root", "--csp-id", "simulated-csp"],
+        &["--any-guest", "--any-time"],
     ]
     .concat();
     status(&place.run_with_input(&args, &extended), 0);
@@ -490,7 +502,7 @@ fn json_tells_the_same_as_text() {
     let output = place.verify(&["--min-guest-svn", "4", "--json"]);
     status(&output, 1);
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(value["schema"], "sev-attest/verify/1");
+    assert_eq!(value["schema"], "sev-attest/verify/2");
     assert_eq!(value["outcome"], "refused");
     assert_eq!(value["exit_status"], 1);
     assert_eq!(value["root"], "foreign");
@@ -652,7 +664,8 @@ fn measure_writes_what_verify_reads() {
     place.simulated(spec.clone());
     let output = place.verify(&["--policy", "guest.toml"]);
     status(&output, 0);
-    assert!(text(&output).ends_with("verdict: FOREIGN ROOT, not AMD's: genuine and as expected\n"));
+    let verdict = "verdict: FOREIGN ROOT, not AMD's: genuine and as expected, for ANY TIME\n";
+    assert!(text(&output).ends_with(verdict), "{}", text(&output));
     spec.measurement[0] ^= 1;
     place.simulated(spec);
     status(&place.verify(&["--policy", "guest.toml"]), 1);
@@ -690,7 +703,11 @@ fn rendered() {
         "--at",
         AT,
     ];
-    insta::assert_snapshot!("verify_genuine", text(&place.run(&real)));
+    insta::assert_snapshot!(
+        "verify_genuine",
+        text(&place.run(&[&real[..], &["--all"]].concat()))
+    );
+    insta::assert_snapshot!("verify_summary", text(&place.run(&real)));
     insta::assert_snapshot!(
         "verify_refused",
         text(

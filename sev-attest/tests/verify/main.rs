@@ -16,5 +16,7 @@ mod negative;
 mod policies;
 mod properties;
 mod support;
+mod tcb_worth;
 mod vectors;
+mod verdict;
 mod words;

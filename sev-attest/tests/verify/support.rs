@@ -58,9 +58,16 @@ pub struct Case {
     pub at: UnixTime,
 }
 
-/// The default policy, under a foreign root.
-pub fn simulated_policy() -> Policy {
+/// The default policy, for any guest at any time.
+pub fn anyone() -> Policy {
     let mut policy = Policy::default();
+    (policy.any_guest, policy.any_time) = (true, true);
+    policy
+}
+
+/// The same, under a foreign root.
+pub fn simulated_policy() -> Policy {
+    let mut policy = anyone();
     policy.allow_foreign_root = true;
     policy
 }
@@ -127,7 +134,7 @@ impl Case {
     #[track_caller]
     pub fn refused_for(&self, name: &str, checks: &[&str]) {
         let appraisal = self.appraise();
-        let failed: Vec<&str> = appraisal.failures().map(|finding| finding.id).collect();
+        let failed: Vec<&str> = appraisal.failures().map(|finding| &*finding.id).collect();
         assert_eq!(failed, checks, "{name}:\n{}", appraisal.to_text());
         for finding in appraisal.failures() {
             assert_ne!(finding.found, finding.expected, "{name}: {finding:?}");

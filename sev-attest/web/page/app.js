@@ -86,16 +86,18 @@ function showVerdict(kind, title, detail) {
 
 function showError(message) {
   showVerdict("undecided", "Nothing was verified", message);
-  for (const part of ["counts", "findings", "unchecked", "report", "raw"]) $(part).hidden = true;
+  for (const part of ["summary", "counts", "findings", "unchecked", "report", "raw"]) $(part).hidden = true;
   document.querySelector("#result h2").hidden = true;
 }
 
-function show({ error, appraisal, report }) {
+function show({ error, appraisal, report, summary }) {
   if (error) return showError(error);
-  const { outcome, findings, verdict, measurement_expected, root } = appraisal;
-  const titles = { genuine: "Genuine", refused: "Refused", undecided: "Undecided" };
-  const weak = outcome === "genuine" && (!measurement_expected || root !== "amd");
-  showVerdict(weak ? "open" : outcome, titles[outcome], verdict);
+  const { outcome, findings, verdict, may_send_secret } = appraisal;
+  const titles = { genuine: "Genuine", incomplete: "Genuine, but not enough was expected", refused: "Refused", undecided: "Undecided" };
+  // Green is for what a secret may be sent to, and for nothing else.
+  const open = outcome === "incomplete" || (outcome === "genuine" && !may_send_secret);
+  showVerdict(open ? "open" : outcome, titles[outcome], verdict);
+  $("summary").textContent = summary;
   document.querySelector("#result h2").hidden = false;
   const asked = findings.filter((f) => f.status !== "not_checked" || f.required);
   const unasked = findings.filter((f) => f.status === "not_checked" && !f.required);
@@ -110,7 +112,7 @@ function show({ error, appraisal, report }) {
   list.replaceChildren();
   if (report) fields(list, report, "");
   $("raw").querySelector("pre").textContent = JSON.stringify(appraisal, null, 2);
-  for (const part of ["counts", "findings", "unchecked", "raw"]) $(part).hidden = false;
+  for (const part of ["summary", "counts", "findings", "unchecked", "raw"]) $(part).hidden = false;
   $("report").hidden = !report;
 }
 
@@ -139,6 +141,8 @@ async function judge() {
       measurement: $("measurement").value,
       report_data: $("report_data").value,
       host_data: $("host_data").value,
+      any_guest: $("any_guest").checked,
+      any_time: $("any_time").checked,
       allow_foreign_root: $("allow_foreign_root").checked,
       at: time(),
     });
@@ -164,7 +168,7 @@ $("files").addEventListener("change", async (event) => {
   await take(event.target.files);
   event.target.value = "";
 });
-for (const id of ["measurement", "report_data", "host_data", "at", "allow_foreign_root"]) {
+for (const id of ["measurement", "report_data", "host_data", "at", "any_guest", "any_time", "allow_foreign_root"]) {
   $(id).addEventListener("input", judge);
 }
 for (const kind of ["dragover", "dragenter"]) {

@@ -33,6 +33,12 @@ struct Request {
     /// Expected host data in hex; empty for none.
     #[serde(default)]
     host_data: String,
+    /// Let any guest do.
+    #[serde(default)]
+    any_guest: bool,
+    /// Let a report of any time do.
+    #[serde(default)]
+    any_time: bool,
     /// Accept a root that is not AMD's.
     #[serde(default)]
     allow_foreign_root: bool,
@@ -49,8 +55,8 @@ struct File {
 }
 
 /// Answers a request: `{"files": [{"name", "kind"}], "error": …}`, and where there was a report to
-/// judge, `"appraisal"` as `sev-attest verify --json` writes it and `"report"` as `sev-attest show
-/// --json` does.
+/// judge, `"appraisal"` as `sev-attest verify --json` writes it, `"report"` as `sev-attest show
+/// --json` does, and `"summary"`, the screenful that `sev-attest verify` prints.
 #[must_use]
 pub fn answer(request: &str) -> String {
     let mut kinds = Vec::new();
@@ -59,15 +65,36 @@ pub fn answer(request: &str) -> String {
         Err(error) => Err(format!("request: {error}")),
     };
     let answer = match answer {
-        Ok((appraisal, report)) => {
-            json!({"files": kinds, "error": null, "appraisal": appraisal, "report": report})
-        }
-        Err(error) => json!({"files": kinds, "error": error, "appraisal": null, "report": null}),
+        Ok(Judged {
+            appraisal,
+            report,
+            summary,
+        }) => json!({
+            "files": kinds,
+            "error": null,
+            "appraisal": appraisal,
+            "report": report,
+            "summary": summary,
+        }),
+        Err(error) => json!({
+            "files": kinds,
+            "error": error,
+            "appraisal": null,
+            "report": null,
+            "summary": null,
+        }),
     };
     answer.to_string()
 }
 
-fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<(Value, Value), String> {
+/// What is said of a report.
+struct Judged {
+    appraisal: Value,
+    report: Value,
+    summary: String,
+}
+
+fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<Judged, String> {
     let mut report: Option<Result<Evidence, FormatError>> = None;
     let mut bundle = Bundle::default();
     let mut policy = None;
@@ -129,10 +156,15 @@ fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<(Value, Value), St
         ),
         Err(error) => return Err(error.to_string()),
     };
+    let summary = appraisal.summary();
     let mut appraisal = appraisal.to_json();
     // the command's notes tell of sources that failed, and there are none here
     appraisal["notes"] = json!([]);
-    Ok((appraisal, fields))
+    Ok(Judged {
+        appraisal,
+        report: fields,
+        summary,
+    })
 }
 
 /// Adds what stands in the page's fields to the policy.
@@ -162,6 +194,8 @@ fn expect(policy: &mut Policy, request: &Request) -> Result<(), String> {
         data[..bytes.len()].copy_from_slice(&bytes);
         policy.report_data = Some(HexBytes(data));
     }
+    policy.any_guest |= request.any_guest;
+    policy.any_time |= request.any_time;
     policy.allow_foreign_root |= request.allow_foreign_root;
     Ok(())
 }
