@@ -29,7 +29,10 @@ use std::{
 use command_fds::{CommandFdExt, FdMapping};
 use crn_agent::{
     client::Lines,
-    qemu::plan::{Accelerator, Boot, DiskFormat, FdSource, Launch, LaunchPlan, plan, socket},
+    qemu::{
+        confine::Confinement,
+        plan::{Accelerator, Boot, DiskFormat, FdSource, Launch, LaunchPlan, plan, socket},
+    },
 };
 use crn_api_types::{InstanceView, Phase};
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay};
@@ -172,6 +175,8 @@ impl Alone {
             uid: 0,
             isolate_network: false,
             cgroup_procs: None,
+            largest_file: None,
+            confinement: Confinement::default(),
         });
         Self {
             dir,

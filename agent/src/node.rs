@@ -12,7 +12,7 @@ use crate::{
     ids::InstanceId,
     images::{self, Images},
     paths::Paths,
-    qemu::plan::Accelerator,
+    qemu::{confine::Confinement, plan::Accelerator},
     tasks::{Handle, Tasks},
 };
 
@@ -53,6 +53,8 @@ pub struct Host {
     pub size: HostSize,
     /// The interface to the internet, where none is configured.
     pub uplink: Option<String>,
+    /// What QEMU can be shut in by.
+    pub confinement: Confinement,
 }
 
 /// The node.
@@ -77,6 +79,8 @@ pub struct Node {
     pub accel: Accelerator,
     /// Why, in one sentence.
     pub accel_reason: String,
+    /// What QEMU is shut in by on this host.
+    pub confinement: Confinement,
     /// cgroup limits, where the host has them.
     pub cgroups: Cgroups,
     /// The instances' tasks.
@@ -124,6 +128,7 @@ impl Node {
             capacity: capacity::of(&config.limits, host.size),
             accel: host.accel.accelerator,
             accel_reason: host.accel.reason,
+            confinement: host.confinement,
             // Named by the node: two agents may share a host.
             cgroups: Cgroups::discover(&format!("{CGROUP}-{}", paths.node_mark()))?,
             tasks: Tasks::default(),

@@ -24,6 +24,8 @@ use std::{
 use crn_agent::{
     cgroup::{CgroupPlan, Cgroups, Removal},
     qemu::{
+        confine::Confinement,
+        file_limit,
         launch::{LaunchError, launch_by},
         plan::{
             Accelerator, Boot, DiskFormat, FdSource, HOTPLUG_FDSET, Launch, LaunchPlan,
@@ -91,6 +93,8 @@ impl Files {
             uid: UID,
             isolate_network: true,
             cgroup_procs: None,
+            largest_file: Some(file_limit::longest(ROOT)),
+            confinement: Confinement::default(),
         };
         Self { dir, launch }
     }
@@ -206,6 +210,7 @@ fn a_bios_guest_lives_as_planned() {
         );
         assert_eq!(machine.qmp.status().await.unwrap(), RunState::Running);
         the_process_may_do_little(&machine);
+        nothing_else_of_the_host_is_opened(&machine).await;
         only_planned_descriptors_are_open(&machine);
         the_machine_is_as_planned(&machine).await;
         a_volume_comes_while_it_runs(&mut machine).await;
@@ -251,6 +256,48 @@ fn the_process_may_do_little(machine: &Machine) {
     assert_eq!(marked.len(), 1, "{marked:?}");
     assert_eq!((marked[0].pid, marked[0].instance.as_str()), (pid, id));
     assert_eq!(process::scan(node, 1..2), [], "not a guest's user");
+}
+
+/// What who rules QEMU could ask of it; confined.rs tries what he could do without it.
+async fn nothing_else_of_the_host_is_opened(machine: &Machine) {
+    let open_to_all = tempfile::tempdir().unwrap();
+    fs::set_permissions(open_to_all.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let service = open_to_all.path().join("service");
+    let _listens = std::os::unix::net::UnixListener::bind(&service).unwrap();
+    fs::set_permissions(&service, fs::Permissions::from_mode(0o666)).unwrap();
+    let written = open_to_all.path().join("written");
+    let unix = json!({"type": "unix", "data": {"path": service}});
+    let inet = json!({"type": "inet", "data": {"host": "127.0.0.1", "port": "9"}});
+    let socket = |address| json!({"id": "c", "backend": {"type": "socket", "data": {"addr": address, "server": false}}});
+    for (command, arguments) in [
+        (
+            "blockdev-add",
+            json!({"driver": "file", "node-name": "x", "filename": "/etc/passwd", "read-only": true}),
+        ),
+        (
+            "chardev-add",
+            json!({"id": "c", "backend": {"type": "file", "data": {"out": written}}}),
+        ),
+        ("chardev-add", socket(unix)),
+        ("chardev-add", socket(inet)),
+        (
+            "chardev-add",
+            json!({"id": "c", "backend": {"type": "serial", "data": {"device": "/dev/tty"}}}),
+        ),
+    ] {
+        let refused = machine.qmp.execute_raw(command, arguments.clone()).await;
+        let refused = refused.map_err(|e| e.to_string());
+        assert!(refused.is_err(), "{command} {arguments}: {refused:?}");
+    }
+    assert!(!written.exists());
+    let pid = machine.process.pid();
+    for kind in ["mnt", "pid", "uts", "cgroup"] {
+        let (its, ours) = (proc::namespace(pid, kind), proc::own_namespace(kind));
+        assert_ne!(its, ours, "{kind}");
+    }
+    assert_eq!(proc::status(pid)["CapBnd"], "0000000000000000");
+    let most = file_limit::longest(ROOT).to_string();
+    assert_eq!(proc::limit(pid, "Max file size"), (most.clone(), most));
 }
 
 fn only_planned_descriptors_are_open(machine: &Machine) {

@@ -42,6 +42,7 @@ mod files;
 mod format;
 mod inspect;
 mod layers;
+mod lease;
 mod lock;
 mod qcow2;
 pub mod seed;
@@ -61,6 +62,7 @@ pub use error::{Error, Flaw, Table};
 pub use format::{Format, FormatError};
 pub use inspect::{ImageInfo, inspect, inspect_named};
 pub use layers::{Chain, ChainError, Layer, LayerName, LayerNameError, MAX_CHAIN_DEPTH};
+pub use lease::{OpenFile, is_open};
 pub use space::free_space;
 pub use store::{
     Expected, ImageStore, Import, Progress, PullRequest, StoreOptions, StoredImage, SweepReport,

@@ -47,7 +47,7 @@ async fn an_image_arrives_once_in_parallel_and_read_only() {
     assert_eq!(image.info.format, Format::Raw);
     assert_eq!(
         image.path.metadata().unwrap().permissions().mode() & 0o777,
-        0o444
+        0o400
     );
     assert_eq!(
         scratch.store.get(&image.digest.into()).unwrap(),

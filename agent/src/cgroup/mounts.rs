@@ -1,6 +1,9 @@
 //! Where cgroups are mounted: `/proc/self/mountinfo` (proc_pid_mountinfo(5)). Pure.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// A mounted cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +76,17 @@ fn line(line: &str) -> Option<Hierarchy> {
     }
 }
 
+/// What is mounted below a directory by `/proc/self/mountinfo`, upper mounts first.
+#[must_use]
+pub fn below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
+    let points = mountinfo.lines().filter_map(|l| l.split(' ').nth(4));
+    let all: BTreeSet<_> = points
+        .map(|point| PathBuf::from(unescape(point)))
+        .filter(|point| point.starts_with(dir) && point != dir)
+        .collect();
+    all.into_iter().collect()
+}
+
 /// Undoes the kernel's octal escapes (`\040` for a space).
 fn unescape(field: &str) -> std::ffi::OsString {
     use std::os::unix::ffi::OsStringExt;
@@ -134,6 +148,14 @@ mod tests {
                 Hierarchy::V2("/sys/fs/cgroup/unified".into()),
             ]
         );
+    }
+
+    #[test]
+    fn mounts_below_a_directory() {
+        let below = |dir: &str| below(HYBRID, Path::new(dir));
+        assert_eq!(below("/sys/fs/cgroup").len(), 3);
+        assert_eq!(below("/sys/fs/cgroup/cpu"), [""; 0].map(PathBuf::from));
+        assert_eq!(below("/sys/fs/cg"), [""; 0].map(PathBuf::from));
     }
 
     #[test]

@@ -43,7 +43,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     // Before any thread exists.
     if let Command::LaunchVm(args) = &cli.command {
-        let e = launcher::run(args);
+        let Err(e) = launcher::run(args) else {
+            return ExitCode::SUCCESS;
+        };
         let _ = writeln!(std::io::stderr(), "crn-agent launch-vm: {e}");
         return ExitCode::FAILURE;
     }

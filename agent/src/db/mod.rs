@@ -14,7 +14,13 @@ mod scope;
 mod totals;
 mod volumes;
 
-use std::{path::Path, sync::mpsc};
+use std::{
+    fs::{OpenOptions, Permissions, set_permissions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
 
 use crn_api_types::{NoRoom, Subject};
 use rusqlite::Connection;
@@ -34,6 +40,14 @@ pub enum DbError {
     /// SQLite said no.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// Its file cannot be made, or not closed to others.
+    #[error("database: {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The schema could not be brought up to date.
     #[error("database schema: {0}")]
     Migration(#[from] rusqlite_migration::Error),
@@ -99,6 +113,10 @@ impl Db {
     /// When the file cannot be opened, is damaged, or is from a newer agent.
     pub fn open(path: &Path) -> Result<(Self, bool), DbError> {
         let fresh = !path.exists();
+        make_private(path).map_err(|source| DbError::File {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut connection = Connection::open(path)?;
         migrations::prepare(&mut connection)?;
         let (jobs, queue) = mpsc::channel::<Job>();
@@ -140,6 +158,28 @@ impl Db {
 /// what was deleted is in neither then (`secure_delete` overwrites it).
 fn checkpoint(c: &Connection) -> Result<(), DbError> {
     c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+/// Makes the file before SQLite would, by the umask: users' secrets are in it. SQLite
+/// gives its other files the mode of this one; those of an earlier run are closed too.
+fn make_private(path: &Path) -> io::Result<()> {
+    let private = || Permissions::from_mode(0o600);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(private())?;
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut other = path.as_os_str().to_owned();
+        other.push(suffix);
+        match set_permissions(&other, private()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::{
     config::AccelSetting,
     host::{self, kvm::Kvm},
+    qemu::{confine::probe, launch},
 };
 pub use render::render_table;
 
@@ -154,7 +155,9 @@ pub const CATALOGUE: &[Entry] = &[
     entry("kernel", "Kernel", true),
     entry("memory", "Memory", false),
     entry("disk", "Disk space", true),
+    entry("state-dir", "State directory", true),
     entry("users", "Unprivileged users", true),
+    entry("confinement", "Confinement of QEMU", false),
     entry("open-files", "Open files", false),
     entry("clock", "Clock", false),
 ];
@@ -216,6 +219,19 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
         )]
     });
     let c = cfg.clone();
+    let state = on_thread(&["state-dir"], move || {
+        vec![checks::directory::state(&host::directory::gather(
+            &c.state_dir,
+        ))]
+    });
+    let uid = cfg.uid_base;
+    let confinement = on_thread(&["confinement"], move || {
+        vec![checks::confinement::confinement(&probe::probe(
+            launch::SELF.as_ref(),
+            uid,
+        ))]
+    });
+    let c = cfg.clone();
     let users = on_thread(&["users"], move || {
         vec![checks::system::users(&host::users::gather(
             c.uid_base,
@@ -224,14 +240,13 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
     });
     let (a, b, c, d, e) = tokio::join!(qemu, firmware, sev, nft, tun);
     all.extend([a, b, c, d, e].into_iter().flatten());
-    let (a, b, c, d, e) = (
-        net.await,
-        cgroup.await,
-        system.await,
-        disk.await,
-        users.await,
-    );
-    all.extend([a, b, c, d, e].into_iter().flatten());
+    all.extend(net.await);
+    all.extend(cgroup.await);
+    all.extend(system.await);
+    all.extend(disk.await);
+    all.extend(state.await);
+    all.extend(users.await);
+    all.extend(confinement.await);
     all.sort_by_key(|check| CATALOGUE.iter().position(|e| e.id == check.id));
     all
 }

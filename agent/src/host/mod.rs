@@ -6,6 +6,7 @@
 //! it is bounded in size, and what cannot be parsed is unknown, not zero.
 
 pub mod accel;
+pub mod directory;
 pub mod firmware;
 pub mod kvm;
 pub mod network;

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
+use disk::ByteSize;
+
 use crate::{
     db::{InstanceRow, VolumeRow},
     node::Node,
     paths::InstanceFile,
-    qemu::plan::{Boot, DiskFormat, Launch, VolumeDisk},
+    qemu::{
+        file_limit,
+        plan::{Boot, DiskFormat, Launch, VolumeDisk},
+    },
 };
 
 /// What is launched for an instance with these volumes.
@@ -48,5 +53,14 @@ pub(super) fn launch(
         uid: node.uid(row),
         isolate_network: node.config.qemu.isolate_network,
         cgroup_procs,
+        largest_file: Some(longest_file(row, volumes)),
+        confinement: node.confinement.clone(),
     }
+}
+
+/// How long the longest file of an instance with these volumes may get, bytes. Pure.
+pub(super) fn longest_file(row: &InstanceRow, volumes: &[VolumeRow]) -> u64 {
+    let sizes = volumes.iter().map(|v| v.mib);
+    let largest = sizes.fold(row.spec.disk.0.into(), u64::max);
+    file_limit::longest(ByteSize::from_bytes(largest.saturating_mul(1 << 20)))
 }

@@ -15,9 +15,11 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
+use nix::sched::{CloneFlags, unshare};
 use tokio::{io::AsyncWriteExt, process::ChildStdin};
 
 use super::{
+    confine::Lock,
     launcher::{GO, LAUNCH_VM},
     plan::{FdSource, LaunchPlan},
     process::Process,
@@ -93,11 +95,18 @@ fn descriptors(plan: &LaunchPlan, tap: OwnedFd) -> Result<Vec<FdMapping>, Launch
             child_fd: fd.number,
         });
     }
+    // Behind those that QEMU gets: the launcher alone reads them.
+    for (number, placed) in (plan.next_fd()..).zip(&plan.placed) {
+        mappings.push(FdMapping {
+            parent_fd: open(&placed.source, OpenOptions::new().read(true))?,
+            child_fd: number,
+        });
+    }
     Ok(mappings)
 }
 
 /// The running program, even if its file was replaced by an upgrade.
-const SELF: &str = "/proc/self/exe";
+pub const SELF: &str = "/proc/self/exe";
 
 /// The process that will be QEMU, waiting for the word. If this is dropped, or the
 /// agent dies, it ends without having been QEMU.
@@ -165,6 +174,22 @@ pub fn launch_by(
     if let Some(procs) = &plan.cgroup_procs {
         command.arg("--cgroup-procs").arg(procs);
     }
+    if let Some(bytes) = plan.largest_file {
+        command.arg("--largest-file").arg(bytes.to_string());
+    }
+    for placed in &plan.placed {
+        command.arg("--place").arg(&placed.path);
+    }
+    for device in &plan.devices {
+        command.arg("--device").arg(device);
+    }
+    for refused in &plan.confinement.refused {
+        command.arg("--without").arg(refused.lock.word());
+    }
+    #[cfg(feature = "fault-points")]
+    if let Some(library) = std::env::var_os("CRN_TEST_PRELOAD") {
+        command.arg("--preload").arg(library);
+    }
     command.arg("--").arg(&plan.binary).args(&plan.args);
     command
         .stdin(Stdio::piped())
@@ -177,7 +202,16 @@ pub fn launch_by(
             program: program.clone(),
             source: io::Error::other(e.to_string()),
         })?;
-    let mut child = command.spawn().map_err(|source| LaunchError::Spawn {
+    let spawned = if plan.confinement.has(Lock::PidNamespace) {
+        let runtime = tokio::runtime::Handle::current();
+        in_new_pid_namespace(|| {
+            let _runtime = runtime.enter();
+            command.spawn()
+        })
+    } else {
+        command.spawn()
+    };
+    let mut child = spawned.map_err(|source| LaunchError::Spawn {
         program: program.clone(),
         source,
     })?;
@@ -192,4 +226,24 @@ pub fn launch_by(
         let _ = child.wait().await;
     });
     Ok(Held { process, gate })
+}
+
+/// Runs `start` where what it starts is the first process of a PID namespace of its own.
+/// A thread has to be given up for that: what it starts later would be there too.
+pub(super) fn in_new_pid_namespace<T: Send>(
+    start: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let work = || {
+        unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(|e| io::Error::other(format!("new PID namespace: {e}")))?;
+        start()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("launch".into())
+            .spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the launching thread failed")))
+    })
 }

@@ -6,21 +6,34 @@
 //! is started. Its pid is the pid that QEMU has, so the agent records it first and
 //! gives the word to go on afterwards, through standard input: no QEMU ever runs
 //! that is not on record. When the agent dies before, the launcher ends.
+//!
+//! All that needs privileges or `/proc` comes before the private root, all that would
+//! take away what a later step needs comes after it: see [`prepare`] and [`shut_in`].
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, File},
     io::{self, Read},
     os::{fd::BorrowedFd, unix::process::CommandExt},
     path::PathBuf,
     process::{Command, Stdio},
 };
 
-use super::plan::FIRST_FD;
+use nix::sched::{CloneFlags, unshare};
 use rustix::{
+    fs::Mode,
     io::{FdFlags, fcntl_setfd},
-    process::{Resource, Rlimit, setrlimit, setsid},
+    process::{setsid, umask},
     thread::set_no_new_privs,
+};
+
+use super::{
+    confine::{
+        Lock, landlock, privileges,
+        root::{self, Contents},
+        seccomp,
+    },
+    plan::FIRST_FD,
 };
 
 /// The subcommand that is the launcher.
@@ -43,18 +56,50 @@ pub struct LauncherArgs {
     /// How many descriptors, from number 10 on, are for the program.
     #[arg(long, default_value_t = 0)]
     pub descriptors: i32,
+    /// The longest file that it may write, bytes.
+    #[arg(long)]
+    pub largest_file: Option<u64>,
+    /// A file for the private root: what the next descriptor after the program's holds
+    /// gets this path.
+    #[arg(long)]
+    pub place: Vec<PathBuf>,
+    /// A device node for the private root.
+    #[arg(long)]
+    pub device: Vec<PathBuf>,
+    /// A library that the program is made to load first.
+    #[cfg(feature = "fault-points")]
+    #[arg(long)]
+    pub preload: Option<PathBuf>,
+    /// A confinement that the host refuses.
+    #[arg(long, value_enum)]
+    pub without: Vec<Lock>,
+    /// Go all the way, and end instead of becoming the program.
+    #[arg(long)]
+    pub check: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     pub command: Vec<OsString>,
 }
 
-/// Becomes QEMU. Returns only when that failed.
-#[must_use]
-pub fn run(args: &LauncherArgs) -> io::Error {
-    match prepare(args).and_then(|command| await_word().map(|()| command)) {
-        Ok(mut command) => command.exec(),
-        Err(e) => e,
+impl LauncherArgs {
+    fn has(&self, lock: Lock) -> bool {
+        !self.without.contains(&lock)
     }
+}
+
+/// Becomes QEMU. Returns only when that failed, or with nothing after a check.
+///
+/// # Errors
+/// What kept it from becoming QEMU.
+pub fn run(args: &LauncherArgs) -> io::Result<()> {
+    let (mut command, contents) = prepare(args)?;
+    if args.check {
+        shut_in(args, &contents)?;
+        return Ok(());
+    }
+    await_word()?;
+    shut_in(args, &contents)?;
+    Err(command.exec())
 }
 
 fn await_word() -> io::Result<()> {
@@ -90,39 +135,87 @@ fn close_on_exec_but(planned: i32) -> io::Result<()> {
     Ok(())
 }
 
-fn prepare(args: &LauncherArgs) -> io::Result<Command> {
+/// What needs the host: groups, namespaces, the private root.
+fn prepare(args: &LauncherArgs) -> io::Result<(Command, Contents)> {
     // A session of its own: no terminal's signals, no death with the agent's group.
     setsid().map_err(|e| io::Error::other(format!("setsid: {e}")))?;
     if let Some(procs) = &args.cgroup_procs {
-        fs::write(procs, std::process::id().to_string())
+        // The writer itself: in a PID namespace its number is another one.
+        fs::write(procs, "0")
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", procs.display())))?;
     }
-    if args.isolate_network {
-        use nix::sched::{CloneFlags, unshare};
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
-            .map_err(|e| io::Error::other(format!("new network namespace: {e}")))?;
+    if let Err(e) = privileges::usual_oom_score() {
+        eprintln!("the out-of-memory score stays the agent's: {e}");
     }
-    setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    )?;
-    set_no_new_privs(true)?;
+    close_on_exec_but(args.descriptors)?;
     let (program, rest) = args
         .command
         .split_first()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no program"))?;
-    let mut command = Command::new(program);
-    close_on_exec_but(args.descriptors)?;
-    // The environment is the agent's business. `uid` also drops the other groups.
+    let program = fs::canonicalize(program).map_err(|e| {
+        io::Error::new(
+            e.kind(),
+            format!("{}: {e}", PathBuf::from(program).display()),
+        )
+    })?;
+    let first = FIRST_FD.saturating_add(args.descriptors);
+    let contents = Contents {
+        program,
+        files: (first..).zip(args.place.iter().cloned()).collect(),
+        devices: args.device.clone(),
+        uid: args.uid,
+        #[cfg(feature = "fault-points")]
+        preload: args.preload.clone(),
+    };
+    let mut command = Command::new(&contents.program);
+    // The environment is the agent's business.
     command
         .args(rest)
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(File::open("/dev/null")?))
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .current_dir("/");
+    #[cfg(feature = "fault-points")]
+    if let Some(library) = &args.preload {
+        command.env("LD_PRELOAD", library);
+    }
+    // `uid` also drops the other groups.
     command.gid(args.uid).uid(args.uid);
-    Ok(command)
+
+    let mut namespaces = CloneFlags::empty();
+    if args.isolate_network {
+        namespaces |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    }
+    if args.has(Lock::PrivateRoot) {
+        namespaces |=
+            CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
+    }
+    if !args.has(Lock::PrivateRoot) && !(args.place.is_empty() && args.device.is_empty()) {
+        let message = "this guest needs files in a private root, which the host refuses";
+        return Err(io::Error::other(message));
+    }
+    unshare(namespaces).map_err(|e| io::Error::other(format!("new namespaces: {e}")))?;
+    if args.has(Lock::PrivateRoot) {
+        // The program's user must get through the directories that are made now.
+        let before = umask(Mode::from_raw_mode(0o022));
+        root::enter(&contents)?;
+        umask(before);
+    }
+    privileges::limit(args.largest_file)?;
+    privileges::empty_bounding_set()?;
+    set_no_new_privs(true)?;
+    Ok((command, contents))
+}
+
+/// What this process could not undo, nor do much after.
+fn shut_in(args: &LauncherArgs, contents: &Contents) -> io::Result<()> {
+    if args.has(Lock::Landlock) {
+        let mut readable = contents.readable();
+        readable.extend(contents.placed().cloned());
+        landlock::restrict(&readable, &contents.nodes())?;
+    }
+    if args.has(Lock::Seccomp) {
+        seccomp::restrict()?;
+    }
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! QEMU: the command line as a pure function ([`plan`]), its execution as an
-//! unprivileged, sandboxed process that outlives the agent ([`launch`],
-//! [`launcher`]), and the process's identity ([`process`]).
+//! unprivileged, confined process that outlives the agent ([`launch`],
+//! [`launcher`], [`confine`]), and the process's identity ([`process`]).
 
+pub mod confine;
+pub mod file_limit;
 pub mod launch;
 pub mod launcher;
 pub mod plan;

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub use crn_api_types::Firmware;
 use serde_json::{Value, json};
 
+use super::confine::Confinement;
+
 /// Most volumes attached to one instance at a time: so many slots has the machine.
 pub const MAX_VOLUMES: usize = 16;
 
@@ -126,6 +128,10 @@ pub struct Launch {
     pub isolate_network: bool,
     /// The file that takes the process into its cgroup, if there is one.
     pub cgroup_procs: Option<PathBuf>,
+    /// The longest file that QEMU may write, bytes.
+    pub largest_file: Option<u64>,
+    /// What it is shut in by.
+    pub confinement: Confinement,
 }
 
 /// How the guest boots.
@@ -173,6 +179,32 @@ pub struct LaunchPlan {
     pub isolate_network: bool,
     /// The file that takes the process into its cgroup.
     pub cgroup_procs: Option<PathBuf>,
+    /// The longest file that it may write, bytes.
+    pub largest_file: Option<u64>,
+    /// Files that are copied into its private root before that is sealed.
+    pub placed: Vec<PlacedFile>,
+    /// Device nodes in its private root that its user may open: for what QEMU opens by
+    /// path alone.
+    pub devices: Vec<PathBuf>,
+    /// What it is shut in by.
+    pub confinement: Confinement,
+}
+
+/// A file that QEMU opens by a path in its private root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// Where its bytes are.
+    pub source: PathBuf,
+    /// The path that it gets.
+    pub path: PathBuf,
+}
+
+impl LaunchPlan {
+    /// The first number behind the planned descriptors.
+    #[must_use]
+    pub fn next_fd(&self) -> i32 {
+        FIRST_FD + i32::try_from(self.fds.len()).unwrap_or(i32::MAX - FIRST_FD)
+    }
 }
 
 /// Names of the sockets in an instance's run directory.
@@ -260,6 +292,10 @@ pub fn plan(launch: &Launch) -> LaunchPlan {
         uid: launch.uid,
         isolate_network: launch.isolate_network,
         cgroup_procs: launch.cgroup_procs.clone(),
+        largest_file: launch.largest_file,
+        placed: Vec::new(),
+        devices: Vec::new(),
+        confinement: launch.confinement.clone(),
     }
 }
 

@@ -18,6 +18,17 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// A directory of the agent's that somebody else rules.
+    #[error(
+        "{path} belongs to user {uid}, who could read and replace what is in it: give it to root \
+         (chown root: {path}), or set another state_dir or run_dir"
+    )]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
     /// Another agent has the directory.
     #[error("another agent is using {dir}: each has a state_dir and a run_dir of its own")]
     Locked {

@@ -6,17 +6,13 @@
 //! without the agent, and the next start finds them.
 
 mod accel;
+mod directories;
 mod error;
 mod log;
 mod notify;
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
-    sync::Arc,
+    collections::HashMap, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
     time::Instant,
 };
 
@@ -38,7 +34,10 @@ use crate::{
     node::{Host, Node, NodeError, uids},
     ops,
     paths::Paths,
-    qemu::process,
+    qemu::{
+        confine::{Confinement, probe},
+        launch, process,
+    },
     reconcile::{network, sweep},
 };
 
@@ -48,15 +47,19 @@ use crate::{
 /// [`ServeError`], when it cannot begin.
 pub async fn run(config: Config) -> Result<(), ServeError> {
     let began = Instant::now();
+    directories::set_umask();
     log::start(&config.log)?;
     // Before anything is made.
     if config.network.prefix.is_none() {
         return Err(NodeError::NoPrefix.into());
     }
     let paths = Paths::new(&config);
-    directories(&config, &paths)?;
+    directories::prepare(&config, &paths)?;
     // Neither its records nor its sockets are another agent's.
-    let locks = [lock(&config.state_dir)?, lock(&config.run_dir)?];
+    let locks = [
+        directories::lock(&config.state_dir)?,
+        directories::lock(&config.run_dir)?,
+    ];
     raise_open_files();
     let (node, socket) = open(config, paths, began).await?;
     let (stop, stopped) = watch::channel(false);
@@ -167,7 +170,8 @@ async fn open(
 
 /// What the node is opened with besides its configuration and records.
 async fn host(config: &Config) -> Result<Host, ServeError> {
-    let accel = accel::decide(config).await;
+    let confinement = confinement(config.qemu.uid_base);
+    let (accel, confinement) = tokio::join!(accel::decide(config), confinement);
     let uplink = match &config.network.uplink {
         Some(_) => None,
         None => {
@@ -180,7 +184,19 @@ async fn host(config: &Config) -> Result<Host, ServeError> {
         accel,
         size: host_size(config)?,
         uplink,
+        confinement: confinement?,
     })
+}
+
+/// What QEMU can be shut in by; what the host refuses is told.
+async fn confinement(uid: u32) -> io::Result<Confinement> {
+    let probed = tokio::task::spawn_blocking(move || probe::probe(launch::SELF.as_ref(), uid));
+    let confinement = probed.await.map_err(io::Error::other)?;
+    for refused in &confinement.refused {
+        let (lock, why) = (refused.lock.word(), &refused.why);
+        warn!("QEMU runs without {lock}, which this host refuses: {why}");
+    }
+    Ok(confinement)
 }
 
 /// Tells of firewalls that drop what the agent's own lets through.
@@ -204,31 +220,6 @@ fn host_size(config: &Config) -> Result<capacity::HostSize, ServeError> {
     })
 }
 
-/// Makes the directories; what is in them is root's alone. The run directory may
-/// be passed through, so that a group can be given the API's socket.
-fn directories(config: &Config, paths: &Paths) -> Result<(), ServeError> {
-    let make = |path: &Path, mode: u32| {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
-            .map_err(|source| ServeError::File {
-                path: path.to_owned(),
-                source,
-            })
-    };
-    make(&config.run_dir, 0o711)?;
-    for dir in [
-        &config.state_dir,
-        &paths.instances(),
-        &paths.volumes(),
-        &paths.runs(),
-    ] {
-        make(dir, 0o700)?;
-    }
-    Ok(())
-}
-
 /// Each guest is a connection and a process handle: the usual 1024 files are few.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -239,28 +230,6 @@ fn raise_open_files() {
     };
     if let Err(e) = setrlimit(Resource::Nofile, most) {
         warn!("the limit of open files stays {:?}: {e}", now.current);
-    }
-}
-
-/// One agent for one directory.
-fn lock(dir: &Path) -> Result<File, ServeError> {
-    let path = dir.join("lock");
-    let fail = |source| ServeError::File {
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(fail)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Locked {
-            dir: dir.to_owned(),
-        }),
-        Err(e) => Err(fail(e.into())),
     }
 }
 

@@ -67,7 +67,8 @@ impl Host {
         (host, agent)
     }
 
-    fn import(&self) {
+    /// Gives the agent the image.
+    pub(crate) fn import(&self) {
         let image = self.path("tiny.raw");
         self.cli(&["image", "import", IMAGE, &image.display().to_string()])
             .expect("the image is taken");
@@ -108,6 +109,11 @@ impl Host {
     /// The agent's state directory.
     pub(crate) fn state(&self) -> &Path {
         &self.config.state_dir
+    }
+
+    /// The agent's run directory.
+    pub(crate) fn run(&self) -> &Path {
+        &self.config.run_dir
     }
 
     /// What marks this node's processes.

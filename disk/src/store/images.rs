@@ -139,7 +139,8 @@ impl ImageStore {
         let info = inspect_named(file, format, name)?;
         let digest = digests.sha256;
         let path = self.path_of(&digest);
-        file.set_permissions(std::fs::Permissions::from_mode(0o444))
+        // Not to be written, and nobody else's to read: it may be a user's own.
+        file.set_permissions(std::fs::Permissions::from_mode(0o400))
             .map_err(Error::io("protect", &path))?;
         Ok(StoredImage { digest, path, info })
     }

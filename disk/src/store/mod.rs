@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/lock               held by the one process that uses the store
-//! <root>/sha256/<hex>.img   images, mode 0444, named for their content
+//! <root>/sha256/<hex>.img   images, mode 0400, named for their content
 //! <root>/sha512/<hex>       symbolic links to images that were asked for by SHA-512
 //! <root>/tmp/<key>.part     an unfinished download, and
 //! <root>/tmp/<key>.json     how far it came

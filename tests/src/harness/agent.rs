@@ -217,29 +217,42 @@ impl<'a> Agent<'a> {
     }
 
     /// The machine's number of a process that has another one in the host's namespace.
+    /// A QEMU has a third one, in a namespace of its own below the host's.
     ///
     /// # Errors
     /// When there is no such process.
     pub fn outer_pid(&self, inner: u64) -> Result<u32> {
+        let level = numbers(self.pid).ok_or("the agent is gone")?.len();
+        // Other hosts of this machine have processes with this number too.
+        let start = |proc: PathBuf| {
+            let stat = fs::read_to_string(proc.join("stat")).ok()?;
+            let fields = stat.rsplit_once(')')?.1;
+            fields.split_whitespace().nth(19).map(str::to_owned)
+        };
+        let wanted = start(format!("/proc/{}/root/proc/{inner}", self.pid).into());
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
-            let Ok(status) = fs::read_to_string(entry.path().join("status")) else {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
                 continue;
             };
-            let numbers = status
-                .lines()
-                .find_map(|l| l.strip_prefix("NSpid:"))
-                .unwrap_or("");
-            let numbers: Vec<u64> = numbers.split_whitespace().flat_map(str::parse).collect();
-            if numbers.len() > 1
-                && numbers.last() == Some(&inner)
-                && same_namespace(&entry.path(), self.pid)
+            let same = |numbers: Vec<u64>| numbers.get(level - 1) == Some(&inner);
+            if level > 1
+                && numbers(pid).is_some_and(same)
+                && wanted.is_some()
+                && start(entry.path()) == wanted
             {
-                return Ok(entry.file_name().to_string_lossy().parse()?);
+                return Ok(pid);
             }
         }
         Err(format!("the host has no process {inner}").into())
     }
+}
+
+/// The numbers of a process, from the machine's down to that of its own namespace.
+fn numbers(pid: u32) -> Option<Vec<u64>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
+    Some(line.split_whitespace().flat_map(str::parse).collect())
 }
 
 impl Drop for Agent<'_> {
@@ -253,12 +266,6 @@ impl Drop for Agent<'_> {
             eprintln!("the end of the agent's log:\n{}", lines.join("\n"));
         }
     }
-}
-
-fn same_namespace(proc: &Path, pid: u32) -> bool {
-    let link = |path: PathBuf| fs::read_link(path.join("ns/pid")).ok();
-    let ours = link(format!("/proc/{pid}").into());
-    ours.is_some() && link(proc.to_owned()) == ours
 }
 
 /// Sends a signal to a process, as the machine numbers it.

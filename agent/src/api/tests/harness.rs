@@ -82,6 +82,7 @@ pub(crate) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc
             disk_mib: 1,
         },
         uplink: None,
+        confinement: crate::qemu::confine::Confinement::default(),
     };
     Arc::new(Node::open(config, db, host).await.unwrap())
 }

@@ -1,5 +1,7 @@
 //! From facts to verdicts. Pure, apart from [`cgroups`] which reads.
 
+pub mod confinement;
+pub mod directory;
 pub mod net;
 pub mod sev;
 pub mod system;

@@ -1,5 +1,7 @@
 //! Facts of hosts that nobody has, and their verdicts.
 
+mod confinement;
+mod directory;
 mod net;
 mod system;
 mod virt;

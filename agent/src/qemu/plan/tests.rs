@@ -21,6 +21,8 @@ pub(crate) fn example() -> Launch {
         uid: 2_100_007,
         isolate_network: true,
         cgroup_procs: None,
+        largest_file: None,
+        confinement: Confinement::default(),
     }
 }
 

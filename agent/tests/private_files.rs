@@ -1,0 +1,146 @@
+//! What is a tenant's is not to be read by any other user, whoever made the agent's
+//! directories first and whatever the umask was.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
+
+mod support;
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::json;
+use support::{host::Host, network, proc};
+
+const SECRET: &str = "HUNTER2-TOPSECRET";
+
+#[test]
+fn nobody_else_reads_what_is_a_tenants() {
+    network::alone(async || {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        let host = Host::new();
+        let (state, run) = (host.state().to_owned(), host.run().to_owned());
+        // Else the test's own directory would keep everybody out.
+        open(state.parent().unwrap(), 0o755);
+        // As a service manager makes them.
+        for dir in ["", "instances", "volumes", "images"] {
+            fs::create_dir_all(state.join(dir)).unwrap();
+            open(&state.join(dir), 0o755);
+        }
+        fs::create_dir(&run).unwrap();
+        open(&run, 0o755);
+        for dir in [&state, &run] {
+            fs::write(dir.join("lock"), "").unwrap();
+            open(&dir.join("lock"), 0o644);
+        }
+
+        let agent = host.start().await;
+        host.import();
+        let cloud_init = format!("#cloud-config\nwrite_files: [{{path: /x, content: {SECRET}}}]\n");
+        let request =
+            json!({ "cloud_init": cloud_init, "volumes": [{"name": "data", "size_mib": 64}] });
+        agent.create("web", request).await.unwrap();
+        let view = agent.reach("web", "running").await;
+        let uid = uid_of(view.pid.unwrap());
+        assert!(uid > 1000, "{uid}");
+        all_is_closed_to(uid, &state, &run);
+
+        // As an agent left them that did not look after modes.
+        assert!(agent.terminate().await.success());
+        for path in below(&state).iter().chain(&below(&run)) {
+            let dir = fs::symlink_metadata(path).unwrap().is_dir();
+            open(path, if dir { 0o755 } else { 0o644 });
+        }
+        let readable = readable_to(uid, &[&state, &run]);
+        assert!(readable.len() > 10, "the test sees nothing: {readable:?}");
+        let _agent = host.start().await;
+        all_is_closed_to(uid, &state, &run);
+    });
+}
+
+#[track_caller]
+fn all_is_closed_to(uid: u32, state: &Path, run: &Path) {
+    let secret_is_there = below(state).iter().any(|path| {
+        let bytes = fs::read(path).unwrap_or_default();
+        bytes.windows(SECRET.len()).any(|w| w == SECRET.as_bytes())
+    });
+    assert!(secret_is_there, "the test looks in the wrong place");
+    assert_eq!(readable_to(uid, &[state, run]), Vec::<PathBuf>::new());
+    for path in below(state).iter().chain(&below(run)) {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let expected = if path == run {
+            0o711
+        } else {
+            meta.mode() & 0o700
+        };
+        assert_eq!(
+            meta.mode() & 0o7777,
+            expected,
+            "{path:?}: {:o}",
+            meta.mode()
+        );
+        assert_eq!(meta.uid(), 0, "{path:?}");
+    }
+    // Whoever can open the lock keeps the next agent from starting.
+    let lock = as_user(uid, "flock")
+        .arg("-n")
+        .arg(run.join("lock"))
+        .arg("true")
+        .output()
+        .unwrap();
+    assert!(!lock.status.success(), "{lock:?}");
+    let said = String::from_utf8_lossy(&lock.stderr);
+    assert!(said.contains("ermission denied"), "{said}");
+}
+
+fn open(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn uid_of(pid: i32) -> u32 {
+    let status = proc::status(pid);
+    status["Uid"].split(' ').next().unwrap().parse().unwrap()
+}
+
+/// A program run as a guest's QEMU would run it that is not confined otherwise.
+fn as_user(uid: u32, program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={uid}"))
+        .arg(format!("--regid={uid}"))
+        .args(["--clear-groups", "--no-new-privs", program]);
+    command
+}
+
+/// What this user can read or write, and which directories it can list.
+fn readable_to(uid: u32, dirs: &[&Path]) -> Vec<PathBuf> {
+    let output = as_user(uid, "find")
+        .args(dirs)
+        .args(["(", "-readable", "-o", "-writable", ")"])
+        .args(["-not", "-type", "l", "-print"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(PathBuf::from).collect()
+}
+
+/// Everything at and below a directory.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let mut all = vec![dir.to_owned()];
+    let mut next = 0;
+    while let Some(path) = all.get(next).cloned() {
+        next += 1;
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            all.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        }
+    }
+    all
+}
