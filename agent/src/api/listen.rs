@@ -12,7 +12,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 use tracing::{debug, warn};
@@ -21,6 +21,9 @@ use crate::{node::Node, ops::Caller};
 
 /// Most connections at a time; further ones are told to come back.
 const MAX_CONNECTIONS: usize = 256;
+/// So many more are kept for root: whoever else may use the socket cannot keep the
+/// operator from it.
+const ROOT_CONNECTIONS: usize = 16;
 /// How long a request's head may take to arrive, and a connection may idle.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes.
@@ -76,6 +79,7 @@ where
     F: Future<Output = io::Result<(S, Caller)>>,
 {
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let root_seats = Arc::new(Semaphore::new(ROOT_CONNECTIONS));
     let (end, ending) = watch::channel(());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -86,15 +90,15 @@ where
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((mut stream, caller)) => match seats.clone().try_acquire_owned() {
-                Ok(seat) => {
+            Ok((mut stream, caller)) => match seat(&seats, &root_seats, &caller) {
+                Some(seat) => {
                     let (router, ending) = (router.clone(), ending.clone());
                     connections.spawn(async move {
                         connection(router, stream, caller, ending).await;
                         drop(seat);
                     });
                 }
-                Err(_) => {
+                None => {
                     connections.spawn(async move {
                         let _ = tokio::time::timeout(GRACE, stream.write_all(BUSY)).await;
                     });
@@ -111,6 +115,17 @@ where
     if tokio::time::timeout(GRACE, all_gone).await.is_err() {
         debug!("open streams are cut");
     }
+}
+
+/// Room for a connection of this caller, if there is any.
+fn seat(
+    seats: &Arc<Semaphore>,
+    root_seats: &Arc<Semaphore>,
+    caller: &Caller,
+) -> Option<OwnedSemaphorePermit> {
+    let free = |seats: &Arc<Semaphore>| seats.clone().try_acquire_owned().ok();
+    let root = matches!(caller, Caller::Operator { host_files: true });
+    free(seats).or_else(|| root.then(|| free(root_seats))?)
 }
 
 async fn connection<S>(router: Router, stream: S, caller: Caller, mut ending: watch::Receiver<()>)
@@ -158,6 +173,22 @@ mod tests {
         ] {
             assert_eq!(peer(uid), Caller::Operator { host_files: may }, "{uid:?}");
         }
+    }
+
+    #[test]
+    fn others_cannot_take_all_seats_from_root() {
+        let seats = Arc::new(Semaphore::new(2));
+        let root_seats = Arc::new(Semaphore::new(1));
+        let of = |uid| seat(&seats, &root_seats, &peer(uid));
+        let taken = [of(Some(1000)), of(None)];
+        assert!(taken.iter().all(Option::is_some));
+        assert!(of(Some(1000)).is_none() && of(None).is_none());
+        let root = of(Some(0));
+        assert!(root.is_some() && of(Some(0)).is_none());
+        drop(root);
+        assert!(of(Some(0)).is_some() && of(Some(1000)).is_none());
+        drop(taken);
+        assert!(of(Some(1000)).is_some());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod directories;
 mod error;
 mod log;
 mod notify;
+mod socket;
 
 use std::{
     collections::HashMap, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
@@ -61,9 +62,9 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         directories::lock(&config.run_dir)?,
     ];
     raise_open_files();
-    let (node, socket) = open(config, paths, began).await?;
+    let (node, listener) = open(config, paths, began).await?;
     let (stop, stopped) = watch::channel(false);
-    let api = tokio::spawn(api::serve(node.clone(), socket, until(stopped.clone())));
+    let api = tokio::spawn(socket::serve(node.clone(), listener, stopped.clone()));
     let status = serve_status(&node, stopped.clone()).await?;
     let keeper = tokio::spawn(network::keep(node.clone()));
     notify::tell("READY=1");
@@ -164,8 +165,8 @@ async fn open(
     if let Err(e) = ops::volumes::settle(&node).await {
         warn!("volumes: {e}");
     }
-    let socket = listen(&node.config)?;
-    Ok((node, socket))
+    let listener = socket::listen(&node.config)?;
+    Ok((node, listener))
 }
 
 /// What the node is opened with besides its configuration and records.
@@ -231,27 +232,4 @@ fn raise_open_files() {
     if let Err(e) = setrlimit(Resource::Nofile, most) {
         warn!("the limit of open files stays {:?}: {e}", now.current);
     }
-}
-
-/// The API's socket: root's, and the configured group's.
-fn listen(config: &Config) -> Result<UnixListener, ServeError> {
-    let path = config.socket();
-    let fail = |source| ServeError::File {
-        path: path.clone(),
-        source,
-    };
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
-        _ => {}
-    }
-    // Nobody else may connect, not even in the moment before the mode is set.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(&path);
-    rustix::process::umask(before);
-    let listener = listener.map_err(fail)?;
-    if let Some(group) = config.api.group {
-        std::os::unix::fs::chown(&path, None, Some(group)).map_err(fail)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(fail)?;
-    }
-    Ok(listener)
 }

@@ -1,5 +1,5 @@
-//! What is a tenant's is not to be read by any other user, whoever made the agent's
-//! directories first and whatever the umask was.
+//! The agent's directories: what is a tenant's is not to be read by any other user,
+//! whoever made them first and whatever the umask was; and they may be wiped.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -63,6 +64,37 @@ fn nobody_else_reads_what_is_a_tenants() {
         assert!(readable.len() > 10, "the test sees nothing: {readable:?}");
         let _agent = host.start().await;
         all_is_closed_to(uid, &state, &run);
+    });
+}
+
+#[test]
+fn a_run_directory_that_is_wiped_is_made_anew() {
+    network::alone(async || {
+        let (host, agent, view) = Host::with_guest().await;
+        let pid = view.pid;
+        fs::remove_dir_all(host.run()).unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while host.cli(&["status"]).is_err() {
+            assert!(Instant::now() < end, "{}", agent.words());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let meta = fs::metadata(host.run()).unwrap();
+        assert_eq!(meta.mode() & 0o7777, 0o711);
+        assert!(agent.words().contains("was wiped"), "{}", agent.words());
+        let kinds: Vec<_> = host.events().iter().map(|e| e["kind"].clone()).collect();
+        assert!(kinds.contains(&json!("run-directory-lost")), "{kinds:?}");
+        // The guest runs on, and is still ruled by the connection that there is.
+        assert_eq!(agent.reach("web", "running").await.pid, pid);
+        agent.ask("web", "stop", true).await.unwrap();
+        agent.reach("web", "stopped").await;
+        // Another agent is kept from the new directory as from the old one.
+        let (status, words) = host.start_in_vain();
+        assert!(
+            !status.success() && words.contains("another agent"),
+            "{words}"
+        );
+        agent.ask("web", "start", false).await.unwrap();
+        agent.reach("web", "running").await;
     });
 }
 
