@@ -26,6 +26,7 @@ pub mod ops;
 pub mod paths;
 pub mod qemu;
 pub mod reconcile;
+pub mod reserve;
 pub mod serve;
 pub mod spec;
 pub mod tasks;

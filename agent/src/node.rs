@@ -13,6 +13,7 @@ use crate::{
     images::{self, Images},
     paths::Paths,
     qemu::{confine::Confinement, plan::Accelerator},
+    reserve::Reserve,
     tasks::{Handle, Tasks},
 };
 
@@ -83,6 +84,8 @@ pub struct Node {
     pub confinement: Confinement,
     /// cgroup limits, where the host has them.
     pub cgroups: Cgroups,
+    /// Room for deletions on a full disk.
+    pub reserve: Reserve,
     /// The instances' tasks.
     pub tasks: Tasks,
 }
@@ -131,6 +134,7 @@ impl Node {
             confinement: host.confinement,
             // Named by the node: two agents may share a host.
             cgroups: Cgroups::discover(&format!("{CGROUP}-{}", paths.node_mark()))?,
+            reserve: Reserve::new(paths.reserve()),
             tasks: Tasks::default(),
             db,
             paths,

@@ -27,6 +27,12 @@ impl Paths {
         self.state.join("agent.db")
     }
 
+    /// Room for deletions on a full disk.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.state.join("reserve")
+    }
+
     /// The image store.
     #[must_use]
     pub fn images(&self) -> PathBuf {

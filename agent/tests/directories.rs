@@ -12,6 +12,7 @@ mod support;
 
 use std::{
     fs::{self, Permissions},
+    io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
@@ -96,6 +97,56 @@ fn a_run_directory_that_is_wiped_is_made_anew() {
         agent.ask("web", "start", false).await.unwrap();
         agent.reach("web", "running").await;
     });
+}
+
+#[test]
+fn on_a_full_disk_remedies_work() {
+    network::alone(async || {
+        use nix::sched::{CloneFlags, unshare};
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let host = Host::new();
+        let state = host.state().to_owned();
+        fs::create_dir_all(&state).unwrap();
+        run("mount", &["--make-rprivate", "/"]);
+        let target = state.display().to_string();
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", "size=400m,mode=700", "tmpfs", &target],
+        );
+        let agent = host.start().await;
+        host.import();
+        for name in ["stopped", "deleted", "closed"] {
+            agent.running(name).await;
+        }
+        agent.create_volume("data").await;
+        let reserve = state.join("reserve");
+        let end = Instant::now() + Duration::from_secs(30);
+        while !reserve.exists() {
+            assert!(Instant::now() < end, "{}", agent.words());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Somebody else's file takes all the room that there is.
+        let mut filler = fs::File::create(state.join("filler")).unwrap();
+        let block = vec![1_u8; 64 << 10];
+        while io::Write::write_all(&mut filler, &block).is_ok() {}
+        let block = [1_u8; 4096];
+        while io::Write::write_all(&mut filler, &block).is_ok() {}
+
+        agent.set_ports("closed", &[]).await.unwrap();
+        assert!(!reserve.exists(), "it was needed");
+        agent.ask("stopped", "stop", true).await.unwrap();
+        agent.reach("stopped", "stopped").await;
+        agent.delete("deleted").await.unwrap();
+        agent.gone("deleted").await;
+        host.cli(&["volume", "delete", "data"]).unwrap();
+        agent.kill();
+        run("umount", &["--lazy", &target]);
+    });
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}");
 }
 
 #[track_caller]

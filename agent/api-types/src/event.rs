@@ -41,6 +41,9 @@ words! {
         OrphanRemoved = "orphan-removed",
         /// Something that no record owns was found and left; data: what.
         UnknownLeftAlone = "unknown-left-alone",
+        /// The run directory was wiped, and is made anew; instances that run have lost
+        /// their monitors' sockets; data: `what`.
+        RunDirectoryLost = "run-directory-lost",
         /// A name has an image; data: `name`, `digest`.
         Image = "image",
         /// An image lost its name, or is gone; data: `name`, `digest`.

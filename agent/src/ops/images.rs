@@ -7,7 +7,7 @@ use disk::{Digest, Format, Sha256};
 use futures::Stream;
 
 use super::{
-    Caller, OpError,
+    Caller, OpError, lookup,
     permission::{Operation, permit},
     progress::updates,
 };
@@ -253,6 +253,7 @@ async fn recorded_digest(node: &Arc<Node>, name: &ImageName) -> Result<Sha256, O
 /// [`ErrorCode::Conflict`] while an instance is layered over it or about to be.
 pub async fn remove(node: &Arc<Node>, caller: &Caller, name: &str) -> Result<(), OpError> {
     permit(caller, Operation::RemoveImage, None)?;
+    lookup::make_room(node, Operation::RemoveImage).await;
     let name: ImageName = name.parse()?;
     let node = node.clone();
     super::detached(async move {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     db::{DbError, InstanceRow, VolumeRow},
+    fs::blocking,
     ids::clip,
     node::Node,
 };
@@ -25,6 +26,7 @@ pub(super) async fn instance(
     let row = node.db.find_instance(caller.scope(), reference).await?;
     let permitted = permit(caller, operation, Some(&row.owner));
     permitted.map_err(|denied| unseen(denied, Subject::Instance, reference))?;
+    make_room(node, operation).await;
     Ok(row)
 }
 
@@ -39,7 +41,19 @@ pub(super) async fn volume(
     let row = node.db.find_volume(caller.scope(), reference).await?;
     let permitted = permit(caller, operation, Some(&row.owner));
     permitted.map_err(|denied| unseen(denied, Subject::Volume, reference))?;
+    make_room(node, operation).await;
     Ok(row)
+}
+
+/// On a full disk, gives what must work there the room that is kept for it.
+pub(super) async fn make_room(node: &Node, operation: Operation) {
+    if !operation.must_work_when_full() {
+        return;
+    }
+    let reserve = node.reserve.clone();
+    if let Err(e) = blocking(move || reserve.give_up_if_full()).await {
+        tracing::warn!("the disk's reserve cannot be given up: {e}");
+    }
 }
 
 /// The same answer for what is somebody else's as for what does not exist.

@@ -85,6 +85,18 @@ impl Operation {
         Self::ShowStatus,
     ];
 
+    /// It makes room or closes a door: it must work on a full disk.
+    pub(super) fn must_work_when_full(self) -> bool {
+        matches!(
+            self,
+            Self::StopInstance
+                | Self::DeleteInstance
+                | Self::ChangePorts
+                | Self::DeleteVolume
+                | Self::RemoveImage
+        )
+    }
+
     fn subject(self) -> Subject {
         match self {
             Self::ListInstances

@@ -190,7 +190,8 @@ fn prepare(args: &LauncherArgs) -> io::Result<(Command, Contents)> {
         namespaces |=
             CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
     }
-    if !args.has(Lock::PrivateRoot) && !(args.place.is_empty() && args.device.is_empty()) {
+    let brings_files = !args.place.is_empty() || !args.device.is_empty();
+    if brings_files && !args.has(Lock::PrivateRoot) {
         let message = "this guest needs files in a private root, which the host refuses";
         return Err(io::Error::other(message));
     }

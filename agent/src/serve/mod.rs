@@ -12,10 +12,7 @@ mod log;
 mod notify;
 mod socket;
 
-use std::{
-    collections::HashMap, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc, time::Instant};
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -67,6 +64,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let api = tokio::spawn(socket::serve(node.clone(), listener, stopped.clone()));
     let status = serve_status(&node, stopped.clone()).await?;
     let keeper = tokio::spawn(network::keep(node.clone()));
+    let reserve = tokio::spawn(node.reserve.clone().keep());
     notify::tell("READY=1");
     info!("ready after {} ms", began.elapsed().as_millis());
 
@@ -80,6 +78,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     notify::tell("STOPPING=1");
     let _ = stop.send(true);
     keeper.abort();
+    reserve.abort();
     let _ = tokio::join!(api, status);
     let _ = fs::remove_file(node.config.socket());
     // The group of all groups goes with the last of them.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crn_api_types::EventKind;
 use tokio::{net::UnixListener, sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
@@ -74,7 +75,7 @@ pub(super) async fn serve(
              restart them when it suits"
         );
         let data = serde_json::json!({ "what": "run directory" });
-        node.events.emit(None, "run-directory-lost", data);
+        node.events.emit(None, EventKind::RunDirectoryLost, data);
         listener = loop {
             let made = directories::prepare(&node.config, &node.paths)
                 .and_then(|()| directories::lock(&node.config.run_dir))

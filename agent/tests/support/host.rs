@@ -256,7 +256,13 @@ impl Host {
         let mut all = BTreeSet::new();
         walk(&self.config.state_dir, &mut all);
         walk(&self.config.run_dir, &mut all);
-        let own = ["agent.db", "agent.db-wal", "agent.db-shm", "lock"];
+        let own = [
+            "agent.db",
+            "agent.db-wal",
+            "agent.db-shm",
+            "lock",
+            "reserve",
+        ];
         for name in own {
             all.remove(&self.config.state_dir.join(name).display().to_string());
         }
