@@ -11,7 +11,7 @@ FEATURES := --features crn-agent/fault-points
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint images unit web bench fuzz clean
+.PHONY: help run test check setup lint deny images unit web release bench fuzz clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ run: ## from nothing to SSH in a virtual machine over its own IPv6; ONCE=1 ends 
 		$(TARGET)/debug/demo $(if $(ONCE),--once)
 
 test: ## set-up, lint, and all tests, the end-to-end ones too
-	@tests/host/phases.sh setup lint images unit web
+	@tests/host/phases.sh setup lint deny images unit web
+
+check: lint ## lint and all tests that need no root, no QEMU and no network
+	@tests/host/unit.sh check --workspace $(FEATURES)
 
 setup: ## install what is missing
 	@tests/host/setup.sh
@@ -32,16 +35,23 @@ lint: ## formatting and clippy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace $(FEATURES) --all-targets -- -D warnings
 
+deny: ## licences, duplicates and advisories of the dependencies
+	@CARGO="$(CARGO)" tests/host/deny.sh
+
 images: ## the guest image of the end-to-end tests
 	@tests/images/build-debian.sh
 
 unit: ## all tests, without set-up and lint
-	$(SUDO) env CRN_TEST_AGENT=$(TARGET)/debug/crn-agent \
-		$(CARGO) test --workspace $(FEATURES) --no-fail-fast
+	@$(SUDO) env CARGO="$(CARGO)" CRN_TEST_AGENT=$(TARGET)/debug/crn-agent \
+		tests/host/unit.sh default --workspace $(FEATURES)
 
 # With the features of the tests, so that what `unit` has compiled serves.
 web: ## the verifier's page, built and driven in a browser
 	@$(SUDO) env CARGO="$(CARGO)" sev-attest/web/test.sh --workspace $(FEATURES)
+
+release: ## the programs as they are shipped, their debug information beside them
+	$(CARGO) build --release --package crn-agent --package sev-attest --bins
+	@tests/host/strip.sh $(TARGET)/release crn-agent sev-attest
 
 bench: ## all benchmarks, written to docs/benchmarks.md
 	@tests/host/setup.sh --bench

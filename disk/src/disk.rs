@@ -210,7 +210,7 @@ fn usable_size(file: &File, path: &Path) -> Result<ByteSize, Error> {
 
 fn require_size(size: ByteSize) -> Result<(), Error> {
     let max = ByteSize::from_bytes(MAX_VIRTUAL_SIZE);
-    if size == ByteSize::ZERO || size.bytes() % 512 != 0 || size > max {
+    if size == ByteSize::ZERO || !size.bytes().is_multiple_of(512) || size > max {
         return Err(Error::ImpossibleSize { size, max });
     }
     Ok(())

@@ -108,7 +108,7 @@ fn raw(file: &File, start: &[u8], len: u64) -> Result<ImageInfo, ReadError> {
     if let Some(what) = pretends(file, start, len)? {
         return Err(Flaw::Pretends { what }.into());
     }
-    if len % 512 != 0 {
+    if !len.is_multiple_of(512) {
         return Err(Flaw::UnalignedLength { len }.into());
     }
     if len > MAX_VIRTUAL_SIZE {

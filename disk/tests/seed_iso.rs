@@ -84,7 +84,7 @@ fn read(iso: &[u8], kind: u8) -> Files {
                 String::from_utf16(&units).unwrap()
             } else {
                 identifiers.push(id.to_vec());
-                let mut su = pos + 33 + id_len + usize::from(id_len % 2 == 0);
+                let mut su = pos + 33 + id_len + usize::from(id_len.is_multiple_of(2));
                 let mut name = None;
                 while su + 4 <= pos + record {
                     let len = iso[su + 2] as usize;

@@ -40,7 +40,7 @@ impl Address {
         let hash = Keccak256::digest(digits.as_bytes());
         // A letter is upper case where the hash's digit at its place is 8 or more.
         let nibble = |i: usize| match hash.get(i / 2) {
-            Some(byte) if i % 2 == 0 => byte >> 4,
+            Some(byte) if i.is_multiple_of(2) => byte >> 4,
             Some(byte) => byte & 15,
             None => 0,
         };

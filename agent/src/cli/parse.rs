@@ -28,7 +28,7 @@ impl FromStr for Size {
         if size.bytes() == 0 {
             return Err("expected more than nothing".into());
         }
-        if size.bytes() % (1 << 20) != 0 {
+        if !size.bytes().is_multiple_of(1 << 20) {
             return Err("expected whole MiB".into());
         }
         Ok(Self {

@@ -100,9 +100,9 @@ fn lines(table: &Table) -> String {
 /// MiB as people say it.
 #[must_use]
 pub fn mib(mib: u64) -> String {
-    if mib > 0 && mib % (1 << 20) == 0 {
+    if mib > 0 && mib.is_multiple_of(1 << 20) {
         format!("{} TiB", mib >> 20)
-    } else if mib > 0 && mib % 1024 == 0 {
+    } else if mib > 0 && mib.is_multiple_of(1024) {
         format!("{} GiB", mib >> 10)
     } else {
         format!("{mib} MiB")

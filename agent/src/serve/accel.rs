@@ -98,20 +98,21 @@ mod tests {
         // A number's text may be read back as its neighbour.
         let text = serde_json::to_string(&first).unwrap();
         assert_eq!(stored.kvm, serde_json::from_str(&text).unwrap());
-        // A stored value is taken as it is, whatever a new measurement would say.
-        if matches!(first, Kvm::Emulated { .. } | Kvm::Hardware { .. }) {
-            let told = Measured {
-                kvm: Kvm::Hardware { mips: 1234.5 },
-                ..stored
-            };
-            std::fs::write(&path, serde_json::to_vec(&told).unwrap()).unwrap();
-            assert_eq!(measured(&path), told.kvm);
-            let old = Measured {
-                boot_id: "another".into(),
-                ..told
-            };
-            std::fs::write(&path, serde_json::to_vec(&old).unwrap()).unwrap();
-            assert_ne!(measured(&path), Kvm::Hardware { mips: 1234.5 });
+        if !matches!(first, Kvm::Emulated { .. } | Kvm::Hardware { .. }) {
+            skip::skip!("kvm", "{first:?}");
         }
+        // A stored value is taken as it is, whatever a new measurement would say.
+        let told = Measured {
+            kvm: Kvm::Hardware { mips: 1234.5 },
+            ..stored
+        };
+        std::fs::write(&path, serde_json::to_vec(&told).unwrap()).unwrap();
+        assert_eq!(measured(&path), told.kvm);
+        let old = Measured {
+            boot_id: "another".into(),
+            ..told
+        };
+        std::fs::write(&path, serde_json::to_vec(&old).unwrap()).unwrap();
+        assert_ne!(measured(&path), Kvm::Hardware { mips: 1234.5 });
     }
 }

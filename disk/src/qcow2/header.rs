@@ -183,7 +183,10 @@ impl Header {
             header.refcount_order = u32_at(96)?;
             header.header_length = u32_at(100)?;
             let length = header.header_length;
-            if length < V3_MIN_LENGTH || length % 8 != 0 || u64::from(length) > cluster_size {
+            if length < V3_MIN_LENGTH
+                || !length.is_multiple_of(8)
+                || u64::from(length) > cluster_size
+            {
                 return Err(Flaw::HeaderLength { length });
             }
             if length > V3_MIN_LENGTH {
@@ -217,7 +220,7 @@ impl Header {
         if self.has(INCOMPAT_EXTENDED_L2) && self.cluster_bits < 14 {
             return Err(Flaw::ExtendedL2);
         }
-        if self.size == 0 || self.size % 512 != 0 || self.size > MAX {
+        if self.size == 0 || !self.size.is_multiple_of(512) || self.size > MAX {
             return Err(Flaw::VirtualSize {
                 size: self.size,
                 max: MAX,

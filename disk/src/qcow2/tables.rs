@@ -115,7 +115,7 @@ impl<'a> Qcow2<'a> {
             return Ok(None);
         }
         let cluster_size = self.header.cluster_size();
-        if offset % cluster_size != 0 {
+        if !offset.is_multiple_of(cluster_size) {
             return Err(Flaw::EntryAlignment {
                 table,
                 index,
@@ -187,7 +187,7 @@ impl<'a> Qcow2<'a> {
         if offset == 0 {
             return Ok(Mapping::Unallocated);
         }
-        if offset % self.header.cluster_size() != 0 {
+        if !offset.is_multiple_of(self.header.cluster_size()) {
             return Err(Flaw::EntryAlignment {
                 table,
                 index,

@@ -420,7 +420,7 @@ fn record(
     directory: bool,
     system_use: &[u8],
 ) {
-    let id_pad = usize::from(id.len() % 2 == 0); // 9.1.12
+    let id_pad = usize::from(id.len().is_multiple_of(2)); // 9.1.12
     let length = (33 + id.len() + id_pad + system_use.len()).next_multiple_of(2); // 9.1.13
     // A record inside a volume descriptor is 34 bytes at offset 156 and never moves.
     if out.len() % SECTOR + length > SECTOR {

@@ -77,10 +77,11 @@ impl Flights {
         let mut map = self.map();
         map.retain(|_, flight| flight.strong_count() > 0);
         // A download that has ended but is still watched has an old answer.
-        if let Some(flight) = map.get(&key).and_then(Weak::upgrade) {
-            if flight.outcome.borrow().is_none() && !flight.task.is_finished() {
-                return flight;
-            }
+        if let Some(flight) = map.get(&key).and_then(Weak::upgrade)
+            && flight.outcome.borrow().is_none()
+            && !flight.task.is_finished()
+        {
+            return flight;
         }
         let (progress_sender, progress) = watch::channel(Progress::default());
         let (outcome_sender, outcome) = watch::channel(None);

@@ -55,10 +55,10 @@ impl HostNet {
             Ok((nft, observe()?))
         })
         .await?;
-        if let Some(name) = &spec.uplink {
-            if !observed.links.contains_key(name) {
-                return Err(Error::NoSuchInterface { name: name.clone() });
-            }
+        if let Some(name) = &spec.uplink
+            && !observed.links.contains_key(name)
+        {
+            return Err(Error::NoSuchInterface { name: name.clone() });
         }
         let state = State {
             uplinks: uplinks(&spec, &observed),

@@ -11,7 +11,7 @@ use sev_attest::measure::{
     CPU_TYPES, CpuSignature, Firmware, KernelHashes, Launch, MeasureError, Mode, Variants, Vmm,
 };
 
-use crate::support::{AMD_SEV, OVMF_X64, firmware, in_ci, noise};
+use crate::support::{AMD_SEV, OVMF_X64, firmware, noise};
 
 /// The version that the committed table was made with.
 const TOOL: &str = "sev-snp-measure==0.0.13";
@@ -257,7 +257,7 @@ fn trixie() -> Option<PathBuf> {
     };
     let found = done().map(|_| root);
     if found.is_none() {
-        eprintln!("left out: trixie's ovmf could not be had");
+        skip::record("sev-attest/trixie-ovmf", "the package could not be had");
     }
     found
 }
@@ -477,17 +477,14 @@ fn reference_table() {
 #[test]
 fn reference_tool() {
     let Some(python) = reference_python() else {
-        assert!(!in_ci(), "{TOOL} could not be installed");
-        eprintln!("left out: {TOOL} could not be installed");
-        return;
+        skip::skip!("sev-snp-measure", "{TOOL} could not be installed");
     };
     let files = Files::new();
     let synthetic = matrix();
     let real = real_images();
-    assert!(
-        !in_ci() || !real.is_empty(),
-        "Debian's package ovmf is not installed"
-    );
+    if real.is_empty() {
+        skip::record("sev-attest/ovmf", "Debian's package ovmf is not installed");
+    }
     let cases = [synthetic.clone(), real].concat();
     let digests = ask_reference(&python, &cases, &files);
     for (case, digest) in cases.iter().zip(&digests) {
@@ -508,10 +505,9 @@ fn reference_tool() {
 #[test]
 fn real_images_have_what_their_documentation_says() {
     let images = debian();
-    assert!(
-        !in_ci() || !images.is_empty(),
-        "Debian's package ovmf is not installed"
-    );
+    if images.is_empty() {
+        skip::skip!("ovmf", "Debian's package ovmf is not installed");
+    }
     for (name, path) in images {
         let firmware = Firmware::parse(std::fs::read(&path).unwrap()).unwrap();
         if name.contains("VARS") {

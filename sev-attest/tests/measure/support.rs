@@ -5,11 +5,6 @@ use sev_attest::measure::{Guid, sha256};
 pub(crate) const AMD_SEV: &[u8] = include_bytes!("data/ovmf_AmdSev_suffix.bin");
 pub(crate) const OVMF_X64: &[u8] = include_bytes!("data/ovmf_OvmfX64_suffix.bin");
 
-/// Whether a missing tool is a failure instead of a reason to leave a test out.
-pub(crate) fn in_ci() -> bool {
-    std::env::var("CI").is_ok_and(|v| v == "true" || v == "1")
-}
-
 /// An image of `len` bytes that ends in a real suffix: noise, with runs of 0x00 and 0xff pages as real
 /// images have them.
 pub(crate) fn firmware(suffix: &[u8], len: usize) -> Vec<u8> {

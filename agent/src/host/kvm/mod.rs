@@ -313,8 +313,9 @@ mod tests {
     /// for more than one length, and an endless one must be cut off.
     #[test]
     fn real_rounds_compute_and_endless_guests_are_cut() {
-        let Ok(kvm) = open(Path::new(DEVICE)) else {
-            return;
+        let kvm = match open(Path::new(DEVICE)) {
+            Ok(kvm) => kvm,
+            Err(why) => skip::skip!("kvm", "{why:?}"),
         };
         let cut = AtomicBool::new(false);
         let mut machine = Machine::new(&kvm, guest::program()).unwrap();
@@ -336,8 +337,8 @@ mod tests {
 
     #[test]
     fn a_probe_that_does_not_come_back_is_called_hung() {
-        if open(Path::new(DEVICE)).is_err() {
-            return;
+        if let Err(why) = open(Path::new(DEVICE)) {
+            skip::skip!("kvm", "{why:?}");
         }
         let limit = Duration::from_millis(30);
         match probe_with(Path::new(DEVICE), guest::ENDLESS, limit, limit) {
@@ -348,8 +349,9 @@ mod tests {
 
     #[test]
     fn a_wrong_result_is_not_called_working() {
-        let Ok(kvm) = open(Path::new(DEVICE)) else {
-            return;
+        let kvm = match open(Path::new(DEVICE)) {
+            Ok(kvm) => kvm,
+            Err(why) => skip::skip!("kvm", "{why:?}"),
         };
         // hlt at once: the result's place stays zero.
         let mut machine = Machine::new(&kvm, &[0xF4]).unwrap();
