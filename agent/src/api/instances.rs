@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     node::Node,
-    ops::{OpError, instances},
+    ops::{OpError, instances, ports},
 };
 
 /// All instances, oldest first.
@@ -154,7 +154,7 @@ pub(super) async fn ports(
     Asker(caller): Asker,
     Reference(instance): Reference,
 ) -> Result<Json<Ports>, ApiError> {
-    Ok(Json(instances::ports(&node, &caller, &instance).await?))
+    Ok(Json(ports::show(&node, &caller, &instance).await?))
 }
 
 /// Open and close ports. Established connections stay.
@@ -170,6 +170,6 @@ pub(super) async fn change_ports(
     Body(change): Body<PortChange>,
 ) -> Result<Json<Ports>, ApiError> {
     Ok(Json(
-        instances::change_ports(&node, &caller, &instance, change).await?,
+        ports::change(&node, &caller, &instance, change).await?,
     ))
 }

@@ -14,6 +14,7 @@ pub mod images;
 pub mod instances;
 mod lookup;
 mod permission;
+pub mod ports;
 pub mod progress;
 pub mod status;
 mod view;

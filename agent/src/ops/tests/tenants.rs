@@ -109,8 +109,8 @@ async fn a_tenant_learns_nothing_of_what_is_not_its_own() {
             instances::stop(n, &me, &id, m).await.err(),
             instances::restart(n, &me, &id, m).await.err(),
             instances::delete(n, &me, &id, m).await.err(),
-            instances::ports(n, &me, &id).await.err(),
-            instances::change_ports(n, &me, &id, PortChange::default())
+            ports::show(n, &me, &id).await.err(),
+            ports::change(n, &me, &id, PortChange::default())
                 .await
                 .err(),
             console::log(n, &me, &id, follow).await.err(),
