@@ -456,8 +456,12 @@ impl Db {
             volumes::detach(&tx, "instance", id.as_str())?;
             tx.execute("DELETE FROM instances WHERE id = ?1", [id.as_str()])?;
             tx.commit()?;
-            // Its cloud-init may have held secrets.
-            checkpoint(c)
+            // Its cloud-init may have held secrets. On a full disk they stay in the log for
+            // now; the record is gone all the same.
+            if let Err(e) = checkpoint(c) {
+                tracing::warn!("the database's log keeps what was deleted for now: {e}");
+            }
+            Ok(())
         })
         .await
     }

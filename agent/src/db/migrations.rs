@@ -186,8 +186,14 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), DbError> {
     connection.pragma_update(None, "foreign_keys", "ON")?;
     if (1..WITH_SECURE_DELETE).contains(&before) {
         // What older versions deleted is still between the records.
-        connection.execute_batch("VACUUM")?;
-        super::checkpoint(connection)?;
+        let cleaned = connection
+            .execute_batch("VACUUM")
+            .map_err(DbError::from)
+            .and_then(|()| super::checkpoint(connection));
+        // On a full disk the agent is needed all the more.
+        if let Err(e) = cleaned {
+            tracing::warn!("deleted cloud-init of older versions stays in the database: {e}");
+        }
     }
     Ok(())
 }

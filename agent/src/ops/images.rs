@@ -45,6 +45,10 @@ pub async fn list(node: &Arc<Node>, caller: &Caller) -> Result<Vec<ImageView>, O
         views.retain(|view| is_offered(node, &view.name));
         for view in &mut views {
             view.instances = 0;
+            // A path of the host is nobody else's business.
+            if view.source.starts_with('/') {
+                view.source.clear();
+            }
         }
     }
     Ok(views)

@@ -13,7 +13,7 @@ use super::super::{
     Caller, OpError,
     console::{self, LogQuery},
     events::{self, Query},
-    images, instances, status, volumes,
+    images, instances, ports, status, volumes,
 };
 use crate::{api::tests::harness, config::CatalogueImage, node::Node};
 
@@ -187,7 +187,8 @@ async fn what_is_the_nodes_is_for_its_operator() {
     }
     // An image that the operator imported is not even there.
     let seen = images::list(&node, &me).await.unwrap();
-    assert!(seen.iter().any(|i| i.name == "tiny:1"));
+    let offered = seen.iter().find(|i| i.name == "tiny:1").unwrap();
+    assert_eq!(offered.source, "", "a path of the host");
     assert!(!seen.iter().any(|i| i.name == "private:1"));
     let all = images::list(&node, &OPERATOR).await.unwrap();
     let digest = all.iter().find(|i| i.name == "private:1").unwrap();
