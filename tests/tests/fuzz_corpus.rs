@@ -11,6 +11,12 @@ const TARGETS: &[Target] = &[
     ("attestation_report", fuzz::sev_attest::report),
     ("certificate", fuzz::sev_attest::certificate),
     ("certificate_table", fuzz::sev_attest::certificate_table),
+    (
+        "evidence_certificate",
+        fuzz::sev_attest::evidence_certificate,
+    ),
+    ("evidence_container", fuzz::sev_attest::evidence_container),
+    ("evidence_json", fuzz::sev_attest::evidence_json),
     ("create_request", fuzz::agent::create_request),
     ("digest_list", fuzz::disk::digest_list),
     ("image", fuzz::disk::image),

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use subtle::ConstantTimeEq as _;
 
 use super::{Finding, Findings, product_name};
+use crate::formats::Binding;
 use crate::hex_bytes::HexBytes;
 use crate::policy::{Policy, TcbMinimum};
 use crate::product::Product;
@@ -15,10 +16,11 @@ use crate::tcb::TcbWord;
 pub(super) fn check(
     findings: &mut Findings,
     report: &Report,
+    binding: Option<&Binding>,
     policy: &Policy,
     product: Option<Product>,
 ) {
-    guest(findings, report, policy);
+    guest(findings, report, binding, policy);
     id_block(findings, report, policy);
     guest_policy(findings, report, policy);
     vmpl(findings, report, policy);
@@ -62,7 +64,7 @@ fn one_of<const N: usize>(
     findings.judge(finding.expected(listed.join(" or ")), text, same.into());
 }
 
-fn guest(findings: &mut Findings, report: &Report, policy: &Policy) {
+fn guest(findings: &mut Findings, report: &Report, binding: Option<&Binding>, policy: &Policy) {
     one_of(
         findings,
         ("measurement", "launch digest"),
@@ -70,13 +72,26 @@ fn guest(findings: &mut Findings, report: &Report, policy: &Policy) {
         &report.measurement,
         "none was expected: the guest can be anyone's",
     );
-    one_of(
-        findings,
-        ("report_data", "report data"),
-        policy.report_data.as_slice(),
-        &report.report_data,
-        "none was expected: the report can be old, or another's",
-    );
+    let report_data = ("report_data", "report data");
+    let bound = policy.report_data.zip(binding).and_then(|(data, binding)| {
+        let place = super::binding::answers(report, binding, &data.0)?;
+        Some((data, place))
+    });
+    match bound {
+        Some((data, place)) => findings.push(
+            Finding::new(report_data.0, report_data.1)
+                .expected(data.to_string())
+                .ok(data.to_string())
+                .because(place),
+        ),
+        None => one_of(
+            findings,
+            report_data,
+            policy.report_data.as_slice(),
+            &report.report_data,
+            "none was expected: the report can be old, or another's",
+        ),
+    }
     one_of(
         findings,
         ("host_data", "host data"),

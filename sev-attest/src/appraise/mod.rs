@@ -3,6 +3,7 @@
 //! [`appraise`] is a pure function. Every rule is one finding or more, whether it holds or not, so
 //! that silence is never taken for success; the verdict follows from the findings alone.
 
+mod binding;
 mod chain;
 mod clearance;
 mod expectations;
@@ -21,6 +22,7 @@ use facts::Fact;
 
 use crate::advisories::Table;
 use crate::chain::{Chain, Root};
+use crate::formats::{Binding, Evidence};
 use crate::policy::Policy;
 use crate::product::Product;
 use crate::report::{Report, ReportError};
@@ -106,10 +108,37 @@ pub struct Appraisal {
     clearance: Result<Clearance, Withheld>,
 }
 
-/// Appraises a report. Without a chain the outcome is at best [`Outcome::Undecided`].
+/// Appraises a report with what came along. Without a chain the outcome is at best
+/// [`Outcome::Undecided`].
+///
+/// What the report data has to bind is held against it: the runtime claims of an Azure virtual
+/// machine, in which an expected nonce is looked for too, and the key of a certificate that the
+/// report was in.
+#[must_use]
+pub fn appraise_evidence(
+    evidence: &Evidence,
+    chain: Option<&Chain>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
+    let binding = evidence.binding.as_ref();
+    judge(&evidence.report, binding, chain, policy, at)
+}
+
+/// Appraises a report alone. Without a chain the outcome is at best [`Outcome::Undecided`].
 #[must_use]
 pub fn appraise(
     report: &Report,
+    chain: Option<&Chain>,
+    policy: &Policy,
+    at: UnixTime,
+) -> Appraisal {
+    judge(report, None, chain, policy, at)
+}
+
+fn judge(
+    report: &Report,
+    binding: Option<&Binding>,
     chain: Option<&Chain>,
     policy: &Policy,
     at: UnixTime,
@@ -136,11 +165,14 @@ pub fn appraise(
             genuine::nothing_of_the_chain(&mut findings, "there is no chain");
         }
     }
+    if let Some(binding) = binding {
+        binding::check(&mut findings, report, binding);
+    }
     let product = match unknown_processor {
         true => None,
         false => report.product().or(chain.and_then(Chain::product)),
     };
-    expectations::check(&mut findings, report, policy, product);
+    expectations::check(&mut findings, report, binding, policy, product);
     let root = match unknown_processor {
         true => None,
         false => chain.map(Chain::root),

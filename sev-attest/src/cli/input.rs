@@ -76,9 +76,9 @@ pub(super) fn read(path: &Path, max: usize) -> Result<Vec<u8>, CliError> {
     })
 }
 
-/// Certificates and revocation lists of a file, or of all files of a directory. In a directory, what
-/// is neither is passed over, with a note where it could have been one; a file given by its name must
-/// be one.
+/// Certificates and revocation lists of a file, or of all files of a directory. In a directory,
+/// what is neither is passed over, with a note where it could have been one; a file given by its
+/// name must be one.
 pub(super) fn certificates(path: &Path, notes: &mut Vec<String>) -> Result<Bundle, CliError> {
     let failed = |source| CliError::File {
         name: name(path),

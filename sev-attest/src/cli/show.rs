@@ -34,12 +34,16 @@ pub fn run(args: &ShowArgs, out: &mut impl Write) -> Result<(), CliError> {
         name: input::name(&args.file),
         source,
     })?;
+    let mut binding = None;
+    let mut notes = Vec::new();
     let (report, form, bundle) = match input {
         Input::Report(evidence) => {
             // The certificate tells the layout of TCBs where the report does not.
             let leaf = crate::assemble::chain(&evidence.report, &evidence.bundle, UnixTime::now());
             let product = leaf.and_then(|chain| chain.product());
             let sections = show::report(&evidence.report, product);
+            binding = evidence.binding.as_ref().map(show::binding);
+            notes = evidence.notes;
             (Some(sections), Some(evidence.form.name()), evidence.bundle)
         }
         Input::Certificates(bundle) => (None, None, bundle),
@@ -49,13 +53,19 @@ pub fn run(args: &ShowArgs, out: &mut impl Write) -> Result<(), CliError> {
             "schema": SCHEMA,
             "form": form,
             "report": report.as_deref().map(show::to_json),
-            "certificates": certificates(&bundle).map(|s| show::to_json(&s)).collect::<Vec<Value>>(),
-            "crls": crls(&bundle).map(|s| show::to_json(&s)).collect::<Vec<Value>>(),
+            "came_with": binding.as_deref().map(show::to_json),
+            "certificates": to_json(certificates(&bundle)),
+            "crls": to_json(crls(&bundle)),
+            "notes": notes,
         });
         format!("{value:#}\n")
     } else {
+        for note in &notes {
+            super::say(&show::plain(note));
+        }
         let parts = report
             .into_iter()
+            .chain(binding)
             .chain(certificates(&bundle))
             .chain(crls(&bundle));
         parts
@@ -64,6 +74,10 @@ pub fn run(args: &ShowArgs, out: &mut impl Write) -> Result<(), CliError> {
             .join("\n")
     };
     out.write_all(text.as_bytes()).map_err(CliError::Output)
+}
+
+fn to_json(parts: impl Iterator<Item = Vec<Section>>) -> Vec<Value> {
+    parts.map(|sections| show::to_json(&sections)).collect()
 }
 
 fn certificates(bundle: &Bundle) -> impl Iterator<Item = Vec<Section>> {

@@ -26,7 +26,7 @@ Examples:\n  \
   sev-attest verify report.bin --certs certs/ --offline --measurement 4188779cfe25130b… --any-time\n  \
   sev-attest verify - --json < report.bin")]
 pub struct VerifyArgs {
-    /// The report: raw, hex, base64, extended with certificates, or in JSON; - for standard input
+    /// The report, in any form that tools and clouds hand out; - for standard input
     report: PathBuf,
     /// Judge validity at this time, RFC 3339 [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -64,15 +64,15 @@ pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
         }
         Err(error) => return Err(refused(error)),
     };
-    let report = evidence.report;
-    let Found { chain, notes } = certificates::find(
-        &report,
+    let Found { chain, mut notes } = certificates::find(
+        &evidence.report,
         &evidence.bundle,
         &args.sources,
         policy.require_crl,
         at,
     )?;
-    let appraisal = appraise::appraise(&report, chain.as_ref(), &policy, at);
+    notes.extend(evidence.notes.iter().cloned());
+    let appraisal = appraise::appraise_evidence(&evidence, chain.as_ref(), &policy, at);
     write(args, &appraisal, &notes, out)
 }
 

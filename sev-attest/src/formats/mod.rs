@@ -2,13 +2,28 @@
 //!
 //! Nothing here is trusted: a container only carries what is verified elsewhere.
 
-mod encoded;
-mod json;
+mod azure;
+mod binding;
+mod certificates;
+mod error;
+mod fields;
+mod node;
 pub mod pem;
+mod protobuf;
+mod ratls;
+mod reader;
+mod scale;
+mod search;
 pub mod table;
+mod tee;
+mod text;
 
-use crate::cert::{CertError, Certificate, Crl};
-use crate::report::{REPORT_LEN, Report, ReportError};
+pub use binding::{Binding, CertificateKey, RuntimeClaims};
+pub use error::FormatError;
+pub use tee::OtherTee;
+
+use crate::cert::{Certificate, Crl};
+use crate::report::Report;
 
 /// Longest input that is read, in bytes.
 pub const MAX_INPUT: usize = 4 << 20;
@@ -23,14 +38,30 @@ pub enum Form {
     Raw,
     /// A report followed by a table of certificates.
     Extended,
+    /// The message in which the security processor answers a guest, with its header.
+    Message,
     /// Azure's report of the hardware compatibility layer, with the report inside.
     AzureHcl,
     /// Hexadecimal digits around another form.
     Hex,
+    /// A dump in hexadecimal, with offsets, around another form.
+    HexDump,
     /// Base64 around another form.
     Base64,
+    /// Another form, compressed.
+    Gzip,
     /// JSON with a report in it.
     Json,
+    /// CBOR with a report in it, as TSM reports of veraison.
+    Cbor,
+    /// MessagePack with a report in it, as dstack's attestations of version 1.
+    MessagePack,
+    /// Protocol buffers of go-sev-guest or go-tpm-tools.
+    Protobuf,
+    /// SCALE, as dstack's attestations of version 0.
+    Scale,
+    /// A certificate of TLS with a report in an extension.
+    RaTls,
 }
 
 impl Form {
@@ -40,10 +71,18 @@ impl Form {
         match self {
             Self::Raw => "raw",
             Self::Extended => "extended report",
+            Self::Message => "MSG_REPORT_RSP",
             Self::AzureHcl => "Azure HCL report",
             Self::Hex => "hex",
+            Self::HexDump => "hex dump",
             Self::Base64 => "base64",
+            Self::Gzip => "gzip",
             Self::Json => "JSON",
+            Self::Cbor => "CBOR",
+            Self::MessagePack => "MessagePack",
+            Self::Protobuf => "protocol buffers",
+            Self::Scale => "SCALE",
+            Self::RaTls => "RA-TLS certificate",
         }
     }
 }
@@ -90,52 +129,26 @@ pub struct Evidence {
     pub report: Report,
     /// Certificates beside it.
     pub bundle: Bundle,
+    /// What came along and has to be bound by the report data.
+    pub binding: Option<Binding>,
     /// The outermost form of the input.
     pub form: Form,
+    /// What was passed over though it looked like a report or a certificate.
+    pub notes: Vec<String>,
 }
 
-/// Why an input holds no report or no certificate.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FormatError {
-    /// The input is empty.
-    #[error("empty input")]
-    Empty,
-    /// The input is too long.
-    #[error("longer than {MAX_INPUT} bytes")]
-    TooLong,
-    /// None of the known forms.
-    #[error(
-        "neither a report (raw, hex, base64, extended or in JSON) nor certificates (PEM, DER, table)"
-    )]
-    Unknown,
-    /// Shorter than a report.
-    #[error("truncated: a report has {REPORT_LEN} bytes, this has {0}")]
-    Truncated(usize),
-    /// The report itself can't be read.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// What follows the report is no table of certificates.
-    #[error("after the report's {REPORT_LEN} bytes: {0}")]
-    AfterReport(table::TableError),
-    /// A table of certificates is malformed.
-    #[error("certificate table: {0}")]
-    Table(#[from] table::TableError),
-    /// PEM is malformed.
-    #[error(transparent)]
-    Pem(#[from] pem::PemError),
-    /// A certificate can't be read.
-    #[error("certificate: {0}")]
-    Certificate(#[from] CertError),
-    /// JSON without a report, or with one that can't be read.
-    #[error("JSON: {0}")]
-    Json(String),
-    /// A report where certificates were expected, or the other way round.
-    #[error("this is {0}")]
-    Other(&'static str),
-    /// More certificates than are sensible.
-    #[error("more than {MAX_CERTIFICATES} certificates")]
-    TooMany,
+impl Evidence {
+    /// A report and nothing else.
+    #[must_use]
+    pub fn alone(report: Report) -> Self {
+        Self {
+            report,
+            bundle: Bundle::default(),
+            binding: None,
+            form: Form::Raw,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// Either kind of input.
@@ -145,6 +158,22 @@ pub enum Input {
     Report(Box<Evidence>),
     /// Certificates.
     Certificates(Bundle),
+}
+
+impl Input {
+    /// The same in another outermost form.
+    fn in_form(mut self, form: Form) -> Self {
+        if let Self::Report(evidence) = &mut self {
+            evidence.form = form;
+        }
+        self
+    }
+}
+
+impl From<Evidence> for Input {
+    fn from(evidence: Evidence) -> Self {
+        Self::Report(Box::new(evidence))
+    }
 }
 
 /// Reads a report in any form.
@@ -158,13 +187,14 @@ pub fn read_report(bytes: &[u8]) -> Result<Evidence, FormatError> {
     }
 }
 
-/// Reads certificates and revocation lists in any form.
+/// Reads certificates and revocation lists in any form; of a report, those that came with it.
 ///
 /// # Errors
 /// For anything else, with what is wrong with it.
 pub fn read_certificates(bytes: &[u8]) -> Result<Bundle, FormatError> {
     match read(bytes)? {
         Input::Certificates(bundle) => Ok(bundle),
+        Input::Report(evidence) if !evidence.bundle.is_empty() => Ok(evidence.bundle),
         Input::Report(_) => Err(FormatError::Other("a report, not a certificate")),
     }
 }
@@ -174,135 +204,8 @@ pub fn read_certificates(bytes: &[u8]) -> Result<Bundle, FormatError> {
 /// # Errors
 /// For anything else, with what is wrong with it.
 pub fn read(bytes: &[u8]) -> Result<Input, FormatError> {
-    match bytes.len() {
-        0 => return Err(FormatError::Empty),
-        len if len > MAX_INPUT => return Err(FormatError::TooLong),
-        _ => {}
+    if bytes.len() > MAX_INPUT {
+        return Err(FormatError::TooLong);
     }
-    if json::looks_like(bytes) {
-        return json::read(bytes).map(|evidence| Input::Report(Box::new(evidence)));
-    }
-    // Tables may hold PEM among other things; text has no zeros.
-    if !bytes.contains(&0) && pem::looks_like(bytes) {
-        return read_pem(bytes).map(Input::Certificates);
-    }
-    if let Some((inner, form)) = encoded::decode(bytes) {
-        return match read_binary(&inner)? {
-            Input::Report(mut evidence) => {
-                evidence.form = form;
-                Ok(Input::Report(evidence))
-            }
-            certificates @ Input::Certificates(_) => Ok(certificates),
-        };
-    }
-    read_binary(bytes)
-}
-
-fn read_binary(bytes: &[u8]) -> Result<Input, FormatError> {
-    // No certificate is so short that its length is zero; a report of version 0x30 begins so.
-    if bytes.first() == Some(&0x30) && !bytes.starts_with(&[0x30, 0, 0, 0]) {
-        return read_der(bytes).map(Input::Certificates);
-    }
-    if table::looks_like(bytes) {
-        return table::read(bytes)
-            .map(Input::Certificates)
-            .map_err(FormatError::from);
-    }
-    read_binary_report(bytes).map(|evidence| Input::Report(Box::new(evidence)))
-}
-
-/// A report alone, before a table, or inside Azure's container.
-fn read_binary_report(bytes: &[u8]) -> Result<Evidence, FormatError> {
-    if let Some(inner) = azure_report(bytes) {
-        return Ok(Evidence {
-            report: Report::parse(inner)?,
-            bundle: Bundle::default(),
-            form: Form::AzureHcl,
-        });
-    }
-    let Some((report, rest)) = bytes.split_at_checked(REPORT_LEN) else {
-        // A short file that doesn't start as a report says nothing by its length.
-        let starts_as_report = matches!(bytes, [2..=5, 0, 0, 0, ..]);
-        return Err(if starts_as_report {
-            FormatError::Truncated(bytes.len())
-        } else {
-            FormatError::Unknown
-        });
-    };
-    let report = match Report::parse(report) {
-        // More bytes than a report's that don't start as one are some other kind of file.
-        Err(ReportError::UnknownVersion(0x100..)) if !rest.is_empty() => {
-            return Err(FormatError::Unknown);
-        }
-        report => report?,
-    };
-    if rest.is_empty() {
-        return Ok(Evidence {
-            report,
-            bundle: Bundle::default(),
-            form: Form::Raw,
-        });
-    }
-    Ok(Evidence {
-        report,
-        bundle: table::read(rest).map_err(FormatError::AfterReport)?,
-        form: Form::Extended,
-    })
-}
-
-/// Azure's guests find their report at byte 32 of a container that starts with `HCLA`.
-fn azure_report(bytes: &[u8]) -> Option<&[u8]> {
-    bytes
-        .starts_with(b"HCLA")
-        .then(|| bytes.get(32..32 + REPORT_LEN))
-        .flatten()
-}
-
-fn read_pem(bytes: &[u8]) -> Result<Bundle, FormatError> {
-    let mut bundle = Bundle::default();
-    for block in pem::blocks(bytes)? {
-        match block.label.as_str() {
-            "CERTIFICATE" => bundle.certificates.push(Certificate::parse(&block.der)?),
-            "X509 CRL" => bundle.crls.push(Crl::parse(&block.der)?),
-            _ => {}
-        }
-    }
-    if bundle.is_empty() {
-        return Err(FormatError::Other("PEM without a certificate"));
-    }
-    Ok(bundle)
-}
-
-/// One certificate or revocation list after another, in DER.
-fn read_der(mut bytes: &[u8]) -> Result<Bundle, FormatError> {
-    let mut bundle = Bundle::default();
-    while !bytes.is_empty() {
-        if bundle.certificates.len() + bundle.crls.len() == MAX_CERTIFICATES {
-            return Err(FormatError::TooMany);
-        }
-        let len = der_len(bytes).ok_or(FormatError::Unknown)?;
-        let (one, rest) = bytes.split_at_checked(len).ok_or(FormatError::Unknown)?;
-        match Certificate::parse(one) {
-            Ok(certificate) => bundle.certificates.push(certificate),
-            Err(error) => match Crl::parse(one) {
-                Ok(crl) => bundle.crls.push(crl),
-                Err(_) => return Err(error.into()),
-            },
-        }
-        bytes = rest;
-    }
-    Ok(bundle)
-}
-
-/// Length of the DER element that starts here, header included.
-fn der_len(bytes: &[u8]) -> Option<usize> {
-    match *bytes {
-        [0x30, len @ 0..=0x7f, ..] => Some(2 + usize::from(len)),
-        [0x30, 0x81, a, ..] => Some(3 + usize::from(a)),
-        [0x30, 0x82, a, b, ..] => Some(4 + usize::from(u16::from_be_bytes([a, b]))),
-        [0x30, 0x83, a, b, c, ..] => usize::try_from(u32::from_be_bytes([0, a, b, c]))
-            .ok()?
-            .checked_add(5),
-        _ => None,
-    }
+    reader::Reader::new().read(bytes)
 }

@@ -85,11 +85,7 @@ pub fn read(bytes: &[u8]) -> Result<Bundle, TableError> {
         }
         seen.push(guid);
         let content = |error| TableError::Content(name.to_owned(), Box::new(error));
-        let inner = match entry.data {
-            [0x30, ..] => super::read_der(entry.data),
-            data => super::read_pem(data),
-        };
-        let inner = inner.map_err(content)?;
+        let inner = super::certificates::plain(entry.data).map_err(content)?;
         let fits = if guid == CRL {
             inner.certificates.is_empty()
         } else {

@@ -2,6 +2,7 @@
 //!
 //! Both are shown as sections of named values, so that text and JSON tell the same.
 
+mod binding;
 mod certificate;
 mod report;
 
@@ -9,6 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+pub use binding::binding;
 pub use certificate::{certificate, crl};
 pub use report::report;
 

@@ -31,6 +31,16 @@ fn form(bytes: &[u8], expected: Form) -> Evidence {
     evidence
 }
 
+/// A report in Azure's container, with empty claims.
+fn azure(report: &[u8]) -> Vec<u8> {
+    let mut hcl = [b"HCLA".as_slice(), &[0; 28], report].concat();
+    for number in [22u32, 1, 2, 1, 2] {
+        hcl.extend(number.to_le_bytes());
+    }
+    hcl.extend(b"{}");
+    hcl
+}
+
 #[test]
 fn reports_in_all_encodings() {
     let raw = data("az-genoa-report.bin");
@@ -60,7 +70,7 @@ fn reports_in_all_encodings() {
     ] {
         assert_eq!(form(&bytes, expected).report.as_bytes()[..], raw);
     }
-    let azure = [b"HCLA".as_slice(), &[0; 28], &raw, &[7; 100]].concat();
+    let azure = azure(&raw);
     assert_eq!(form(&azure, Form::AzureHcl).report.as_bytes()[..], raw);
 }
 
@@ -258,7 +268,7 @@ fn json_of_other_tools() {
                 "version": 2,
                 "tpm_quote": {},
                 "quote": { "message": [255, 84], "signature": [0] },
-                "hcl_report": STANDARD.encode([b"HCLA".as_slice(), &[0; 28], &raw, b"more"].concat()),
+                "hcl_report": STANDARD.encode(azure(&raw)),
                 "vcek": URL_SAFE_NO_PAD.encode(&case.leaf.der),
             }),
             1,
@@ -309,11 +319,11 @@ fn json_that_is_ambiguous() {
         ),
         (
             json!({"evidence": {"report": text}, "data": {"snp": {"report": other}}}).to_string(),
-            "both \"evidence\" and \"data\"",
+            "two different reports, at data.snp.report and at evidence.report",
         ),
         (
             json!({"report": text, "attestation": {"report": other}}).to_string(),
-            "both \"report\" and \"attestation\"",
+            "two different reports, at attestation.report and at report",
         ),
     ] {
         let error = read_report(json.as_bytes()).unwrap_err().to_string();
@@ -403,20 +413,20 @@ fn what_is_neither_is_told_apart() {
         (
             "JSON without report",
             b"{\"a\": 1}".to_vec(),
-            "no report under any of",
+            "no report and no certificate: looked at a",
         ),
         ("broken JSON", b"{\"report\": ".to_vec(), "JSON: EOF"),
         (
             "JSON of words",
             b"{\"report\": \"words!\"}".to_vec(),
-            "neither base64 nor hex",
+            "at report: neither a report",
         ),
         (
             "two reports in JSON",
-            json!({ "report": hex::encode(&raw), "quote": hex::encode(&raw) })
+            json!({ "report": hex::encode(&raw), "quote": hex::encode(data("ms-turin-report.bin")) })
                 .to_string()
                 .into_bytes(),
-            "both",
+            "two different reports",
         ),
         (
             "JSON too deep",

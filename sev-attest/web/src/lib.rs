@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use sev_attest::appraise::{self, appraise};
+use sev_attest::appraise::{self, appraise_evidence};
 use sev_attest::assemble;
 use sev_attest::formats::{self, Bundle, Evidence, FormatError, Input};
 use sev_attest::hex_bytes::HexBytes;
@@ -134,8 +134,10 @@ fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<Judged, String> {
     let mut policy = policy.unwrap_or_default();
     expect(&mut policy, request)?;
     let at = UnixTime(request.at);
+    let mut notes = Vec::new();
     let (appraisal, fields) = match report {
         Ok(evidence) => {
+            notes.clone_from(&evidence.notes);
             let chain = assemble::chain_beside(
                 &evidence.report,
                 &evidence.bundle,
@@ -146,7 +148,7 @@ fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<Judged, String> {
             let product = chain.as_ref().and_then(|chain| chain.product());
             let fields = show::to_json(&show::report(&evidence.report, product));
             (
-                appraise(&evidence.report, chain.as_ref(), &policy, at),
+                appraise_evidence(&evidence, chain.as_ref(), &policy, at),
                 fields,
             )
         }
@@ -158,8 +160,8 @@ fn judge(request: &Request, kinds: &mut Vec<Value>) -> Result<Judged, String> {
     };
     let summary = appraisal.summary();
     let mut appraisal = appraisal.to_json();
-    // the command's notes tell of sources that failed, and there are none here
-    appraisal["notes"] = json!([]);
+    // there are no sources of certificates here that could fail
+    appraisal["notes"] = json!(notes);
     Ok(Judged {
         appraisal,
         report: fields,
