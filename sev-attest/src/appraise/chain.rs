@@ -222,6 +222,11 @@ fn revocation(findings: &mut Findings, chain: &Chain, policy: &Policy, at: UnixT
             Role::Other => "a certificate is revoked".to_owned(),
             role => format!("the {role} is revoked"),
         })
+    } else if !crl.is_current_at(at) && policy.require_crl {
+        // The service may just be behind: nothing speaks against the certificates.
+        let finding = finding.found(found);
+        findings.push(finding.required("the list is out of date, and no newer one could be had"));
+        return;
     } else {
         (!crl.is_current_at(at)).then(|| "it is out of date".to_owned())
     };

@@ -19,7 +19,8 @@ use crate::time::UnixTime;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Certificates")]
 pub struct SourceArgs {
-    /// Directory or file of certificates and revocation lists, PEM or DER; may be repeated
+    /// Directory or file of certificates and revocation lists, PEM, DER, or what a cloud's service
+    /// answers; may be repeated
     #[arg(long, value_name = "PATH")]
     certs: Vec<PathBuf>,
     /// Don't use the network; certificates fetched before serve still
@@ -30,7 +31,8 @@ pub struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// Sources to ask for what the report's own certificates and `--certs` don't have, nearest first.
+    /// Sources to ask for what the report's own certificates and `--certs` don't have, nearest
+    /// first.
     fn sources(&self) -> Result<Vec<Box<dyn CertificateSource>>, CliError> {
         let fetcher = self.service.fetcher(Trust::Amd, self.offline)?.forgiving();
         Ok(vec![Box::new(fetcher)])
@@ -47,8 +49,9 @@ pub(super) struct Found {
 /// Looks for the chain of `report`: among the certificates that came with it, in `--certs`, then in
 /// the sources. A certificate that does not fit is taken only where no source has a better one.
 ///
-/// Where a revocation list is required, the sources are always asked for theirs: what is at hand may
-/// be an old one, and the one that came with the report is the choice of the host under judgement.
+/// Where a revocation list is required, the sources are always asked for theirs: what is at hand
+/// may be an old one, and the one that came with the report is the choice of the host under
+/// judgement.
 pub(super) fn find(
     report: &Report,
     own: &Bundle,

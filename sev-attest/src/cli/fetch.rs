@@ -8,7 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::input::{self, CliError};
 use crate::fetch::{
-    self, BaseUrl, Cache, Client, FetchError, Fetcher, ForeignRoot, Limits, RetryPolicy, Trust,
+    self, AlephCache, BaseUrl, Cache, Client, FetchError, Fetcher, ForeignRoot, Limits,
+    RetryPolicy, Trust,
 };
 use crate::formats::{self, MAX_INPUT};
 use crate::product::Product;
@@ -29,11 +30,21 @@ pub struct ServiceArgs {
     #[arg(long, value_name = "DIR", env = "SEV_ATTEST_CACHE_DIR", global = true)]
     #[arg(hide_env_values = true)]
     cache_dir: Option<PathBuf>,
+    /// Where Aleph Cloud's client keeps the certificates that it fetched; they are read too
+    /// [default: $XDG_CACHE_HOME/aleph-sdk/kds]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SEV_ATTEST_ALEPH_CACHE",
+        global = true
+    )]
+    #[arg(hide_env_values = true)]
+    aleph_cache: Option<PathBuf>,
     /// Time for one request
     #[arg(long, value_name = "SECONDS", default_value_t = 20, global = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     request_timeout: u64,
-    /// Time to wait in all for a service that is busy or failing
+    /// Time for all that one run asks of the service: requests, and the waits between them
     #[arg(long, value_name = "SECONDS", default_value_t = 60, global = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(0..=86400))]
     max_wait: u64,
@@ -51,13 +62,18 @@ impl ServiceArgs {
         let limits = Limits {
             request_time: Duration::from_secs(self.request_timeout),
             retry: RetryPolicy {
-                total_wait: Duration::from_secs(self.max_wait),
+                total_time: Duration::from_secs(self.max_wait),
                 ..RetryPolicy::default()
             },
         };
         let client = (!offline).then(|| Client::new(base, limits));
         let cache = self.directory().ok().map(|path| Cache::new(&path, &trust));
-        Ok(Fetcher::new(trust, cache, client))
+        let fetcher = Fetcher::new(trust, cache, client);
+        let aleph = self.aleph_cache.clone();
+        Ok(match aleph.or_else(AlephCache::default_directory) {
+            Some(directory) => fetcher.with_aleph_cache(AlephCache::new(directory)),
+            None => fetcher,
+        })
     }
 
     fn directory(&self) -> Result<PathBuf, FetchError> {
@@ -72,7 +88,8 @@ impl ServiceArgs {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 #[command(after_help = "\
-What arrives is kept in the cache only when AMD's signatures on it hold and it is what was asked for.\n\n\
+What arrives is kept in the cache only when AMD's signatures on it hold and it is what was asked \
+for.\n\n\
 Examples:\n  \
   sev-attest fetch --bundle certs report.bin    all that the report needs, for a machine offline\n  \
   sev-attest fetch vcek report.bin\n  \
@@ -115,7 +132,8 @@ enum What {
         #[arg(long, value_name = "NAME", value_parser = product)]
         product: Option<Product>,
         /// Chip id: 64 bytes in hex, Turin's 8
-        #[arg(long, value_name = "HEX", requires_all = ["product", "bl_spl", "tee_spl", "snp_spl", "ucode_spl"])]
+        #[arg(long, value_name = "HEX")]
+        #[arg(requires_all = ["product", "bl_spl", "tee_spl", "snp_spl", "ucode_spl"])]
         hwid: Option<String>,
         /// Firmware configuration (Turin)
         #[arg(long, value_name = "SVN", requires = "hwid")]
@@ -135,7 +153,7 @@ enum What {
         #[command(flatten)]
         out: Out,
     },
-    /// What is public of VLEKs: their ASVK and ARK. VLEKs themselves AMD gives to cloud providers only
+    /// What is public of VLEKs: their ASVK and ARK. AMD gives VLEKs to cloud providers only
     Vlek {
         /// Product
         #[arg(long, value_name = "NAME", value_parser = product)]
@@ -204,8 +222,8 @@ pub enum FetchCommandError {
 }
 
 impl FetchCommandError {
-    /// Exit status: 1 when an answer was not genuine, 2 on wrong usage or unreadable input, 3 when a
-    /// certificate could not be had.
+    /// Exit status: 1 when an answer was not genuine, 2 on wrong usage or unreadable input, 3 when
+    /// a certificate could not be had.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
@@ -285,6 +303,13 @@ fn fetch_one(
         What::Crl { of, out: to } => {
             let found = fetcher.crl(of.product, of.key.into(), now)?;
             let found = found.ok_or(FetchError::Offline("the revocation list"))?;
+            if let Some(until) = found.document.next_update()
+                && until < now
+            {
+                super::say(&format!(
+                    "this list ran out at {until}, and the service gives no newer one"
+                ));
+            }
             let der = found.document.der();
             deliver(&found.origin, der, || fetch::pem("X509 CRL", der), to, out)
         }
@@ -328,7 +353,9 @@ fn fetch_one(
                 };
                 by_chip(product, hwid, tcb)?
             };
-            let found = fetcher.leaf(&wanted, now)?.ok_or(FetchError::NoSuchKey)?;
+            let found = fetcher
+                .leaf(&wanted, now)?
+                .ok_or_else(|| fetcher.no_such_key())?;
             let der = found.document.der();
             deliver(
                 &found.origin,

@@ -52,13 +52,13 @@ pub fn bundle(
         old => match (fetcher.leaf(&wanted, now), old) {
             (Ok(Some(found)), _) => found.document,
             (_, Some(old)) => old,
-            (Ok(None), None) => return Err(FetchError::NoSuchKey),
+            (Ok(None), None) => return Err(fetcher.no_such_key()),
             (Err(error), None) => return Err(error),
         },
     };
     let product = match leaf.endorsement() {
         Ok(extensions) => extensions.product,
-        Err(_) => return Err(FetchError::NoSuchKey),
+        Err(_) => return Err(fetcher.no_such_key()),
     };
     let chain = match fetcher.chain(product, key)? {
         Some(found) => found.document,

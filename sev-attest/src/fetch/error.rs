@@ -68,6 +68,14 @@ pub enum FetchError {
         /// In seconds.
         limit: u64,
     },
+    /// The time for everything is over.
+    #[error("{url}: not asked: the {seconds} s for everything are over (--max-wait)")]
+    Deadline {
+        /// The request that was not made.
+        url: String,
+        /// In seconds.
+        seconds: u64,
+    },
     /// All attempts failed.
     #[error("{last} (after {attempts} attempts)")]
     GaveUp {
@@ -102,8 +110,8 @@ pub enum FetchError {
     #[error("the report was signed by no known kind of key (VCEK or VLEK)")]
     UnsignedReport,
     /// Neither cache nor service has the key.
-    #[error("no VCEK of this chip and TCB was found: the service knows none, or was not asked")]
-    NoSuchKey,
+    #[error("no VCEK of this chip and TCB was found: {0}")]
+    NoSuchKey(String),
     /// A document is neither at hand nor may it be fetched.
     #[error("{0} is not in the cache, and nothing may be fetched (--offline)")]
     Offline(&'static str),

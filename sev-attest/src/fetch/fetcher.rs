@@ -1,9 +1,10 @@
 //! Cache first, then the service: the source of certificates that `verify` uses.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::aleph_cache::AlephCache;
 use super::cache::Cache;
 use super::error::FetchError;
 use super::http::Client;
@@ -53,7 +54,11 @@ type Fetched<T> = (Found<T>, Vec<u8>);
 pub struct Fetcher {
     trust: Trust,
     cache: Option<Cache>,
+    /// Looked at where the cache has nothing.
+    aleph: Option<AlephCache>,
     client: Option<Client>,
+    /// What the service said that it does not have.
+    unknown: Mutex<Vec<String>>,
     /// Failures that were forgiven; `None` where none is.
     forgiven: Option<Mutex<Vec<FetchError>>>,
 }
@@ -65,9 +70,29 @@ impl Fetcher {
         Self {
             trust,
             cache,
+            aleph: None,
             client,
+            unknown: Mutex::default(),
             forgiven: None,
         }
+    }
+
+    /// Looks into the cache of Aleph Cloud's client too, after the own one.
+    #[must_use]
+    pub fn with_aleph_cache(mut self, cache: AlephCache) -> Self {
+        self.aleph = Some(cache);
+        self
+    }
+
+    /// The error where no source has the key: with the service's answer, if it was asked.
+    #[must_use]
+    pub fn no_such_key(&self) -> FetchError {
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        FetchError::NoSuchKey(if unknown.is_empty() {
+            "the service was not asked".to_owned()
+        } else {
+            unknown.join("; ")
+        })
     }
 
     /// A cache that can't be read counts as empty, and one that can't be written keeps nothing;
@@ -139,7 +164,12 @@ impl Fetcher {
                     return Ok(Some(found));
                 }
                 Ok(None) => {}
-                Err(error) if error.is_not_found() => {}
+                Err(FetchError::NotFound { url }) => {
+                    let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+                    unknown.push(format!(
+                        "the service knows no certificate of this chip and TCB (404): {url}"
+                    ));
+                }
                 Err(error) if kept.is_some() => {
                     self.forgive(error)?;
                     break;
@@ -220,25 +250,27 @@ impl Fetcher {
         document: &Document,
         read: impl Fn(&[u8]) -> Result<T, NotGenuine>,
     ) -> Result<Option<(Found<T>, Duration)>, FetchError> {
-        let Some(cache) = &self.cache else {
-            return Ok(None);
+        let found = |path: PathBuf, bytes: &[u8], age| {
+            // what does not verify is as good as absent, and is replaced by the next download
+            let document = read(bytes).ok()?;
+            let origin = Origin::Cache(path);
+            Some((Found { document, origin }, age))
         };
-        let (bytes, age) = match cache.get(document) {
-            Ok(Some(kept)) => kept,
-            Ok(None) => return Ok(None),
-            Err(error) => {
-                self.forgive(error)?;
-                return Ok(None);
+        if let Some(cache) = &self.cache {
+            match cache.get(document) {
+                Ok(Some((bytes, age))) => {
+                    let own = found(cache.path(document), &bytes, age);
+                    if own.is_some() {
+                        return Ok(own);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => self.forgive(error)?,
             }
-        };
-        // what does not verify is as good as absent, and is replaced by the next download
-        Ok(read(&bytes).ok().map(|content| {
-            let origin = Origin::Cache(cache.path(document));
-            let found = Found {
-                document: content,
-                origin,
-            };
-            (found, age)
+        }
+        Ok(self.aleph.as_ref().and_then(|cache| {
+            let (bytes, age) = cache.get(document)?;
+            found(cache.path(document)?, &bytes, age)
         }))
     }
 
@@ -299,10 +331,12 @@ impl CertificateSource for Fetcher {
     }
 
     fn notes(&self) -> Vec<String> {
-        let Some(Ok(forgiven)) = self.forgiven.as_ref().map(Mutex::lock) else {
-            return Vec::new();
-        };
-        forgiven.iter().map(ToString::to_string).collect()
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = unknown.clone();
+        if let Some(Ok(forgiven)) = self.forgiven.as_ref().map(Mutex::lock) {
+            notes.extend(forgiven.iter().map(ToString::to_string));
+        }
+        notes
     }
 }
 

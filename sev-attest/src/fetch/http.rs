@@ -4,7 +4,7 @@
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::FetchError;
 use super::retry::{Next, Outcome, RetryPolicy, retry_after};
@@ -85,8 +85,8 @@ pub struct Client {
     base: BaseUrl,
     limits: Limits,
     agent: ureq::Agent,
-    /// Spent on waits so far, for all documents together.
-    waited: Mutex<Duration>,
+    /// When the first request began, of all documents together.
+    started: Mutex<Option<Instant>>,
 }
 
 impl Client {
@@ -110,7 +110,7 @@ impl Client {
             base,
             limits,
             agent: config.into(),
-            waited: Mutex::default(),
+            started: Mutex::default(),
         }
     }
 
@@ -120,6 +120,12 @@ impl Client {
         format!("{}{path}", self.base.as_str())
     }
 
+    /// Time since the first request began.
+    fn elapsed(&self) -> Duration {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.get_or_insert_with(Instant::now).elapsed()
+    }
+
     /// The document at `path`, asking again as [`Limits`] allow.
     ///
     /// # Errors
@@ -127,19 +133,19 @@ impl Client {
     pub fn get(&self, path: &str) -> Result<Vec<u8>, FetchError> {
         let url = self.url(path);
         let mut attempt = 1;
+        let total = self.limits.retry.total_time;
         loop {
-            let (outcome, error) = match self.once(&url) {
+            let left = total.saturating_sub(self.elapsed());
+            if left.is_zero() {
+                let seconds = total.as_secs();
+                return Err(FetchError::Deadline { url, seconds });
+            }
+            let (outcome, error) = match self.once(&url, left.min(self.limits.request_time)) {
                 Ok(body) => return Ok(body),
                 Err(failure) => failure,
             };
-            let next = {
-                let mut waited = self.waited.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = self.limits.retry.next(attempt, outcome, *waited, jitter());
-                if let Next::Wait(wait) = next {
-                    *waited += wait;
-                }
-                next
-            };
+            let retry = &self.limits.retry;
+            let next = retry.next(attempt, outcome, self.elapsed(), jitter());
             match next {
                 Next::Wait(wait) => {
                     std::thread::sleep(wait);
@@ -150,7 +156,7 @@ impl Client {
                     return Err(FetchError::AskedToWait {
                         url,
                         seconds: asked.as_secs(),
-                        limit: self.limits.retry.total_wait.as_secs(),
+                        limit: total.as_secs(),
                     });
                 }
                 Next::Exhausted => {
@@ -163,7 +169,7 @@ impl Client {
         }
     }
 
-    fn once(&self, url: &str) -> Result<Vec<u8>, (Outcome, FetchError)> {
+    fn once(&self, url: &str, time: Duration) -> Result<Vec<u8>, (Outcome, FetchError)> {
         let broken = |source: ureq::Error| {
             // an address or an answer that is wrong in itself stays so
             let outcome = match source {
@@ -186,7 +192,9 @@ impl Client {
             };
             (outcome, error)
         };
-        let mut answer = self.agent.get(url).call().map_err(broken)?;
+        let request = self.agent.get(url).config();
+        let request = request.timeout_global(Some(time)).build();
+        let mut answer = request.call().map_err(broken)?;
         let status = answer.status().as_u16();
         if status != 200 {
             let asked = answer

@@ -3,6 +3,7 @@
 //! Nothing that the service, a mirror or the network says is trusted: an answer is kept and handed
 //! on only when it is the document that was asked for and bears the signatures of the trusted root.
 
+mod aleph_cache;
 mod bundle;
 mod cache;
 mod error;
@@ -12,6 +13,7 @@ mod kds;
 mod retry;
 mod trust;
 
+pub use aleph_cache::AlephCache;
 pub use bundle::{Bundle, bundle, pem};
 pub use cache::{Cache, write_atomically, write_named};
 pub use error::FetchError;

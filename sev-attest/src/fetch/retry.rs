@@ -11,8 +11,9 @@ pub struct RetryPolicy {
     pub first_wait: Duration,
     /// Longest wait chosen by back-off; what the server asks for is not cut to it.
     pub longest_wait: Duration,
-    /// Waits together at most, a client's for all its documents. A server that asks for more ends the attempts.
-    pub total_wait: Duration,
+    /// Time for everything that a client asks for, requests and the waits between them, from its
+    /// first request on. A server that asks to wait for longer ends the attempts.
+    pub total_time: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -21,7 +22,7 @@ impl Default for RetryPolicy {
             attempts: 6,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(16),
-            total_wait: Duration::from_secs(60),
+            total_time: Duration::from_secs(60),
         }
     }
 }
@@ -49,11 +50,11 @@ pub enum Next {
 }
 
 impl RetryPolicy {
-    /// What to do after request number `attempt` (from 1) ended with `outcome` and `waited` was
-    /// spent waiting so far. `jitter` in 0..=255 spreads the clients of a service that comes back:
+    /// What to do after request number `attempt` (from 1) ended with `outcome`, `elapsed` after the
+    /// first one began. `jitter` in 0..=255 spreads the clients of a service that comes back:
     /// a back-off is between half and the whole of its step.
     #[must_use]
-    pub fn next(&self, attempt: u32, outcome: Outcome, waited: Duration, jitter: u8) -> Next {
+    pub fn next(&self, attempt: u32, outcome: Outcome, elapsed: Duration, jitter: u8) -> Next {
         let asked = match outcome {
             Outcome::Status(429 | 500 | 502 | 503 | 504, asked) => asked,
             Outcome::Status(..) => return Next::Final,
@@ -62,7 +63,7 @@ impl RetryPolicy {
         if attempt >= self.attempts {
             return Next::Exhausted;
         }
-        let left = self.total_wait.saturating_sub(waited);
+        let left = self.total_time.saturating_sub(elapsed);
         if let Some(asked) = asked {
             return if asked > left {
                 Next::TooLong(asked)
@@ -105,7 +106,7 @@ mod tests {
         attempts: 4,
         first_wait: Duration::from_secs(1),
         longest_wait: Duration::from_secs(3),
-        total_wait: Duration::from_secs(10),
+        total_time: Duration::from_secs(10),
     };
 
     fn seconds(n: u64) -> Duration {

@@ -18,7 +18,7 @@ fn sev_attest(cache: &Path, url: &str, args: &[&str]) -> Output {
             "--kds-url",
             url,
             "--max-wait",
-            "1",
+            "10",
             "--request-timeout",
             "5",
         ])
@@ -258,7 +258,8 @@ fn verify_asks_cache_then_service_unless_offline() {
     let report = report(directory.path());
     let verify = |url: &str, more: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_sev-attest"))
-            .args(["verify", &report, "--kds-url", url, "--max-wait", "1"])
+            .args(["verify", &report, "--kds-url", url, "--max-wait", "10"])
+            .args(["--any-guest", "--any-time"])
             .args(["--at", "2026-08-18T00:00:00Z", "--cache-dir"])
             .arg(&cache)
             .args(more)
@@ -309,7 +310,8 @@ fn a_required_list_is_always_asked_for() {
         let server = Server::start(vec![], kds);
         let output = Command::new(env!("CARGO_BIN_EXE_sev-attest"))
             .args(["verify", &report, "--kds-url", &server.url, "--require-crl"])
-            .args(["--max-wait", "1", "--at", "2026-08-18T00:00:00Z"])
+            .args(["--any-guest", "--any-time"])
+            .args(["--max-wait", "10", "--at", "2026-08-18T00:00:00Z"])
             .arg("--certs")
             .arg(&vcek)
             .arg("--certs")
@@ -335,7 +337,8 @@ fn verify_does_without_a_cache_that_fails() {
     let verify = |cache: &Path| {
         Command::new(env!("CARGO_BIN_EXE_sev-attest"))
             .args(["verify", &report, "--kds-url", &server.url, "--require-crl"])
-            .args(["--max-wait", "1", "--at", "2026-08-18T00:00:00Z"])
+            .args(["--any-guest", "--any-time"])
+            .args(["--max-wait", "10", "--at", "2026-08-18T00:00:00Z"])
             .arg("--cache-dir")
             .arg(cache)
             .output()

@@ -7,3 +7,4 @@ mod failures;
 mod server;
 mod support;
 mod trusted;
+mod words;

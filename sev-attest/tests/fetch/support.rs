@@ -47,7 +47,7 @@ pub(crate) fn limits() -> Limits {
             attempts: 3,
             first_wait: Duration::from_millis(10),
             longest_wait: Duration::from_millis(40),
-            total_wait: Duration::from_secs(3),
+            total_time: Duration::from_secs(3),
         },
     }
 }

@@ -393,7 +393,7 @@ fn a_required_list_is_not_the_reports_own() {
     list.next_update = Some("250601000000Z".to_owned());
     place.write("crl.der", list.sign(&RsaKey::ark()));
     let output = place.verify(&["--require-crl", "--certs", "crl.der"]);
-    status(&output, 1);
+    status(&output, 3);
     assert!(text(&output).contains("out of date"), "{}", text(&output));
     // But a newer one of the host's counts beside a current one.
     place.write("crl.der", &own);
