@@ -13,6 +13,9 @@ compile_error!("the feature `fault-points` is for tests; it cannot be part of a 
 pub fn names() -> Vec<String> {
     if cfg!(feature = "fault-points") {
         let phases = crate::life::Phase::PATHS;
+        // Nothing asks for the owner yet: no life of an instance leads there.
+        let phases = phases.into_iter().filter(|p| *p != "awaiting-owner");
+        let phases: Vec<_> = phases.collect();
         let persisted = phases.iter().map(|p| format!("persisted:{p}"));
         let steps = phases.iter().filter(|p| p.contains('.'));
         let effected = steps.map(|p| format!("effected:{p}"));

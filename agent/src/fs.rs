@@ -42,6 +42,19 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result
     Ok(())
 }
 
+/// Creates a directory that only root may enter; its parent exists. One that is there
+/// is fine.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Removes the files named `names` from a directory, what was left of writing
 /// them, and then the directory. What is gone already is fine.
 ///

@@ -8,9 +8,8 @@
 //! Callers never hold either.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     os::fd::{BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use net::{GuestSpec, HostNet, PortRule};
@@ -19,6 +18,7 @@ use tokio::sync::RwLock;
 use crate::{
     db::{Db, DbError, InstanceRow},
     ids::InstanceId,
+    locks::Locks,
 };
 
 /// Why the network could not be changed.
@@ -35,15 +35,13 @@ pub enum GuestNetError {
     Descriptor(std::io::Error),
 }
 
-type PortLock = tokio::sync::Mutex<()>;
-
 /// The guests' part of the host's network.
 pub struct GuestNet {
     net: HostNet,
     db: Db,
     /// Taken after an instance's port lock, never before.
     gate: RwLock<()>,
-    ports: Mutex<HashMap<InstanceId, Weak<PortLock>>>,
+    ports: Locks<InstanceId>,
 }
 
 /// What a comparison with the records found.
@@ -62,7 +60,7 @@ impl GuestNet {
             net,
             db,
             gate: RwLock::new(()),
-            ports: Mutex::default(),
+            ports: Locks::default(),
         }
     }
 
@@ -99,8 +97,7 @@ impl GuestNet {
     /// # Errors
     /// Those of the database and of the kernel; nothing is left of the guest then.
     pub async fn admit(&self, id: &InstanceId) -> Result<OwnedFd, GuestNetError> {
-        let ports = self.port_lock(id);
-        let _ports = ports.lock().await;
+        let _ports = self.ports.lock(id).await;
         let _gate = self.gate.read().await;
         let row = self.db.instance(id).await?;
         Ok(self.net.add_guest(&self.guest(&row)).await?)
@@ -146,8 +143,7 @@ impl GuestNet {
         id: &InstanceId,
         change: impl FnOnce(&BTreeSet<PortRule>) -> Result<BTreeSet<PortRule>, E>,
     ) -> Result<(BTreeSet<PortRule>, bool), E> {
-        let lock = self.port_lock(id);
-        let _ports = lock.lock().await;
+        let _ports = self.ports.lock(id).await;
         let row = self.db.instance(id).await.map_err(GuestNetError::from)?;
         let ports = change(&row.spec.ports)?;
         if ports == row.spec.ports {
@@ -189,16 +185,5 @@ impl GuestNet {
                 (row, guest)
             })
             .collect())
-    }
-
-    fn port_lock(&self, id: &InstanceId) -> Arc<PortLock> {
-        let mut locks = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = locks.get(id).and_then(Weak::upgrade) {
-            return lock;
-        }
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let lock = Arc::new(PortLock::new(()));
-        locks.insert(id.clone(), Arc::downgrade(&lock));
-        lock
     }
 }

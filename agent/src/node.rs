@@ -15,6 +15,7 @@ use crate::{
     qemu::{confine::Confinement, plan::Accelerator},
     reserve::Reserve,
     tasks::{Handle, Tasks},
+    volume::Volumes,
 };
 
 /// The agent's group in the cgroup hierarchy is named so and by the node's mark.
@@ -72,6 +73,8 @@ pub struct Node {
     pub addresses: net::AddressPlan,
     /// Base images: the store, and what names mean.
     pub images: Images,
+    /// Volumes: their files, with their records.
+    pub volumes: Volumes,
     /// What happens.
     pub events: Events,
     /// What the node gives away altogether.
@@ -127,6 +130,7 @@ impl Node {
             net: GuestNet::new(net, db.clone()),
             addresses,
             images,
+            volumes: Volumes::new(paths.volumes(), db.clone()),
             events,
             capacity: capacity::of(&config.limits, host.size),
             accel: host.accel.accelerator,

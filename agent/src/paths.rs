@@ -69,12 +69,6 @@ impl Paths {
         self.instance(id).join(file.name())
     }
 
-    /// A volume's file.
-    #[must_use]
-    pub fn volume(&self, id: &str) -> PathBuf {
-        self.volumes().join(format!("{id}.qcow2"))
-    }
-
     /// An instance's sockets.
     #[must_use]
     pub fn run(&self, id: &InstanceId) -> PathBuf {

@@ -15,7 +15,7 @@ use crate::{
     ids::{IdError, Name, clip},
 };
 
-pub use crate::qemu::plan::MAX_VOLUMES;
+pub use crate::qemu::names::MAX_VOLUMES;
 
 /// Most SSH keys of one instance.
 pub const MAX_KEYS: usize = disk::seed::MAX_SSH_KEYS;

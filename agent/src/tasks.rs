@@ -3,13 +3,16 @@
 //! [`crate::instance`].
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use crn_api_types::WarningKind;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::{db::DbError, guest_net::GuestNetError, ids::InstanceId, life::Phase};
+use crate::{
+    db::DbError, guest_net::GuestNetError, ids::InstanceId, life::Phase, volume::VolumeError,
+};
 
 /// Why a request to a live instance failed.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,9 @@ pub enum TaskError {
     /// A disk.
     #[error("disk: {0}")]
     Disk(#[from] disk::Error),
+    /// A volume.
+    #[error(transparent)]
+    Volume(VolumeError),
     /// The network.
     #[error(transparent)]
     Net(GuestNetError),
@@ -45,6 +51,15 @@ impl From<GuestNetError> for TaskError {
         match e {
             GuestNetError::Db(e) => Self::Db(e),
             e => Self::Net(e),
+        }
+    }
+}
+
+impl From<VolumeError> for TaskError {
+    fn from(e: VolumeError) -> Self {
+        match e {
+            VolumeError::Db(e) => Self::Db(e),
+            e => Self::Volume(e),
         }
     }
 }
@@ -100,8 +115,17 @@ pub struct Status {
     /// The guest is paused because a disk failed, for instance for lack of space;
     /// it is resumed again and again until that works.
     pub paused: bool,
-    /// Something the operator should know, such as missing limits.
-    pub warning: Option<String>,
+    /// What the operator should know, such as missing limits.
+    pub warnings: BTreeMap<WarningKind, String>,
+}
+
+impl Status {
+    /// The warnings as one text.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let texts: Vec<_> = self.warnings.values().map(String::as_str).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
 }
 
 /// A cheap handle to an instance's task.

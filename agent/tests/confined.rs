@@ -85,7 +85,6 @@ async fn findings(confinement: Confinement) -> (Findings, PathBuf) {
             number: FIRST_FD,
             source: FdSource::ReadWrite(path("disk")),
         }],
-        tap_fd: 0,
         uid: UID,
         isolate_network: true,
         cgroup_procs: None,

@@ -570,7 +570,9 @@ fn a_guest_that_a_full_disk_pauses_goes_on_when_there_is_room() {
             (told("resumed") == 1).then_some(())
         });
         assert_eq!(told("disk-error"), 1);
-        assert_eq!(agent.show("web").await.unwrap().warning, None);
+        // What the host cannot limit may still be told.
+        let warning = agent.show("web").await.unwrap().warning;
+        assert!(!warning.is_some_and(|w| w.contains("disk")));
     });
 }
 

@@ -27,9 +27,10 @@ use crn_agent::{
         confine::Confinement,
         file_limit,
         launch::{LaunchError, launch_by},
+        names::MAX_VOLUMES,
         plan::{
-            Accelerator, Boot, DiskFormat, FdSource, HOTPLUG_FDSET, Launch, LaunchPlan,
-            MAX_VOLUMES, VolumeDisk, plan, socket, volume_device, volume_nodes,
+            Accelerator, Boot, DiskFormat, FdSource, HOTPLUG_FDSET, Launch, LaunchPlan, VolumeDisk,
+            plan, socket, volume_device, volume_nodes,
         },
         process::{self, Process},
     },

@@ -55,6 +55,8 @@ words! {
         Starting = "starting",
         /// QEMU runs and its monitor answers.
         Running = "running",
+        /// It waits for its owner, and rests.
+        AwaitingOwner = "awaiting-owner",
         /// QEMU is being stopped.
         Stopping = "stopping",
         /// No QEMU, disks kept.
@@ -85,6 +87,8 @@ words! {
         StartingMonitor = "starting.monitor",
         /// QEMU runs.
         Running = "running",
+        /// It waits for its owner.
+        AwaitingOwner = "awaiting-owner",
         /// The guest is asked to shut down.
         StoppingPowerButton = "stopping.power-button",
         /// QEMU is asked to quit.
@@ -119,6 +123,7 @@ impl Step {
             | Self::PreparingSeed => Phase::Preparing,
             Self::StartingLaunch | Self::StartingMonitor => Phase::Starting,
             Self::Running => Phase::Running,
+            Self::AwaitingOwner => Phase::AwaitingOwner,
             Self::StoppingPowerButton
             | Self::StoppingQuit
             | Self::StoppingKill
@@ -155,6 +160,8 @@ pub enum StopReason {
     Requested,
     /// The guest powered itself off.
     GuestPoweredOff,
+    /// Its owner did not come in time.
+    OwnerDidNotCome,
 }
 
 /// Something that went wrong with an instance, for people and programs.

@@ -71,6 +71,7 @@ fn describe(view: &InstanceView) -> String {
         Step::StartingMonitor => "waiting for QEMU",
         Step::Running if view.ready => "running",
         Step::Running => "booting, waiting for SSH",
+        Step::AwaitingOwner => "waiting for its owner",
         Step::StoppingPowerButton => "asking the guest to shut down",
         Step::StoppingQuit => "asking QEMU to quit",
         Step::StoppingKill => "killing QEMU",

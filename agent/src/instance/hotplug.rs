@@ -1,20 +1,26 @@
 //! What QEMU has of volumes: plugged in, looked at, unplugged, over its monitor.
 
-use std::{collections::BTreeMap, fs::OpenOptions, os::fd::AsFd, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, os::fd::AsFd, time::Duration};
 
 use disk::ByteSize;
 use serde_json::{Value, json};
 
 use crate::{
+    db::VolumeRow,
     fault,
-    fs::blocking,
-    qemu::plan::{HOTPLUG_FDSET, MAX_VOLUMES, volume_device, volume_nodes},
+    qemu::{
+        names::{
+            MAX_VOLUMES, PERIPHERAL, VolumeNode, slot_of_bus, volume_device_name, volume_of_device,
+        },
+        plan::{HOTPLUG_FDSET, volume_device, volume_nodes},
+    },
     tasks::TaskError,
+    volume::Volumes,
 };
 
 /// What QEMU has of one volume.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Has {
+pub(super) struct OpenVolume {
     /// The size of its block node, if it has its file open.
     pub(super) bytes: Option<u64>,
     /// Whether the guest has a device of it.
@@ -22,10 +28,10 @@ pub(super) struct Has {
 }
 
 /// What QEMU has of volumes, by their ids.
-pub(super) async fn inventory(qmp: &qmp::Qmp) -> Result<BTreeMap<String, Has>, TaskError> {
-    let mut all = BTreeMap::<_, Has>::new();
+pub(super) async fn inventory(qmp: &qmp::Qmp) -> Result<BTreeMap<String, OpenVolume>, TaskError> {
+    let mut all = BTreeMap::<_, OpenVolume>::new();
     for node in nodes(qmp).await? {
-        if let Some(id) = volume_of(&node.name) {
+        if let Some(VolumeNode::Format(id)) = VolumeNode::parse(&node.name) {
             all.entry(id.to_owned()).or_default().bytes = Some(node.bytes);
         }
     }
@@ -37,16 +43,17 @@ pub(super) async fn inventory(qmp: &qmp::Qmp) -> Result<BTreeMap<String, Has>, T
 
 /// Gives a volume that is open a new size.
 pub(super) async fn resize(qmp: &qmp::Qmp, id: &str, size: ByteSize) -> Result<(), TaskError> {
-    Ok(qmp.block_resize(&node_name(id), size.bytes()).await?)
+    let node = VolumeNode::Format(id).name();
+    Ok(qmp.block_resize(&node, size.bytes()).await?)
 }
 
-/// Plugs a volume's file in, with a size of at least `size`, or finds it plugged.
+/// Plugs a volume in with its recorded size, or finds it plugged.
 pub(super) async fn plug(
     qmp: &qmp::Qmp,
-    id: &str,
-    path: PathBuf,
-    size: ByteSize,
+    volumes: &Volumes,
+    volume: &VolumeRow,
 ) -> Result<(), TaskError> {
+    let id = volume.id.as_str();
     let plugged = plugged(qmp).await?;
     if plugged.iter().any(|p| p.volume == id) {
         return Ok(());
@@ -66,12 +73,9 @@ pub(super) async fn plug(
     {
         qmp.remove_fd(set).await?;
     }
-    let file = blocking::<_, TaskError, _>(move || {
-        disk::grow(&path, disk::Format::Qcow2, size)?;
-        Ok(OpenOptions::new().read(true).write(true).open(&path)?)
-    })
-    .await?;
-    qmp.add_fd(file.as_fd(), set, &node_name(id)).await?;
+    let file = volumes.open(volume).await?;
+    let name = VolumeNode::Format(id).name();
+    qmp.add_fd(file.as_fd(), set, &name).await?;
     for node in volume_nodes(id, &format!("/dev/fdset/{set}")) {
         qmp.blockdev_add(node).await?;
     }
@@ -86,7 +90,7 @@ pub(super) async fn plug(
 /// # Errors
 /// [`TaskError::Pending`] when the guest has not let go of it after `limit`.
 pub(super) async fn unplug(qmp: &qmp::Qmp, id: &str, limit: Duration) -> Result<(), TaskError> {
-    match qmp.device_del(&device_name(id), limit).await {
+    match qmp.device_del(&volume_device_name(id), limit).await {
         Ok(()) => {}
         Err(e) if e.refused_class() == Some(&qmp::qapi::ErrorClass::DeviceNotFound) => {}
         Err(qmp::Error::UnplugTimeout { .. } | qmp::Error::UnplugRefused { .. }) => {
@@ -104,31 +108,13 @@ pub(super) async fn close(qmp: &qmp::Qmp, id: &str) -> Result<(), TaskError> {
     let mut left = nodes(qmp).await?;
     // The file's node is the other's child: it goes last.
     left.sort_by_key(|n| n.name.len());
-    for node in left.iter().filter(|n| is_of(&n.name, id)) {
+    for node in left
+        .iter()
+        .filter(|n| VolumeNode::parse(&n.name).is_some_and(|n| n.id() == id))
+    {
         qmp.blockdev_del(&node.name).await?;
     }
     Ok(())
-}
-
-fn node_name(id: &str) -> String {
-    format!("vol-{id}")
-}
-
-/// The id of a volume's device.
-pub(super) fn device_name(id: &str) -> String {
-    format!("vol-{id}-dev")
-}
-
-/// Whether a block node is one of the volume's two.
-fn is_of(node: &str, id: &str) -> bool {
-    node.strip_prefix("vol-")
-        .and_then(|n| n.strip_prefix(id))
-        .is_some_and(|n| n.is_empty() || n == "-file")
-}
-
-/// The volume whose (upper) node this is.
-fn volume_of(node: &str) -> Option<&str> {
-    node.strip_prefix("vol-").filter(|id| !id.contains('-'))
 }
 
 struct Node {
@@ -168,7 +154,7 @@ async fn plugged(qmp: &qmp::Qmp) -> Result<Vec<Plugged>, TaskError> {
         let parent = json!({ "path": path, "property": "parent_bus" });
         match qmp.execute_raw("qom-get", parent).await {
             Ok(bus) => {
-                let slot = bus.as_str().and_then(slot_of);
+                let slot = bus.as_str().and_then(slot_of_bus);
                 let slot = slot.ok_or_else(|| {
                     TaskError::Refused(format!("QEMU has {path} at an unknown place: {bus}"))
                 })?;
@@ -182,24 +168,16 @@ async fn plugged(qmp: &qmp::Qmp) -> Result<Vec<Plugged>, TaskError> {
     Ok(plugged)
 }
 
-/// Where QEMU keeps the devices that have an id.
-const PERIPHERAL: &str = "/machine/peripheral";
-
 /// Volumes and the paths of their devices in the answer to `qom-list`. Pure.
 fn devices_of(answer: &Value) -> Vec<(String, String)> {
     let names = answer.as_array().into_iter().flatten();
     let names = names.filter_map(|child| child.get("name")?.as_str());
     names
         .filter_map(|name| {
-            let volume = name.strip_prefix("vol-")?.strip_suffix("-dev")?;
+            let volume = volume_of_device(name)?;
             Some((volume.to_owned(), format!("{PERIPHERAL}/{name}")))
         })
         .collect()
-}
-
-/// The number of the root port that has this bus: `/machine/peripheral/slot3/slot3`. Pure.
-fn slot_of(bus: &str) -> Option<usize> {
-    bus.rsplit_once('/')?.1.strip_prefix("slot")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -223,29 +201,5 @@ mod tests {
         for lies in [json!({ "lies": 1 }), json!([1, { "name": 2 }])] {
             assert_eq!(devices_of(&lies), []);
         }
-        let table = [
-            ("/machine/peripheral/slot3/slot3", Some(3)),
-            ("/machine/peripheral/slot12/slot12", Some(12)),
-            ("/machine/q35/pcihost/pcie.0", None),
-            ("slot1", None),
-        ];
-        for (bus, slot) in table {
-            assert_eq!(slot_of(bus), slot, "{bus}");
-        }
-    }
-
-    #[test]
-    fn nodes_of_a_volume_are_told_from_those_of_another() {
-        let table = [
-            ("vol-ab", true),
-            ("vol-ab-file", true),
-            ("vol-abc", false),
-            ("root", false),
-        ];
-        for (node, ours) in table {
-            assert_eq!(is_of(node, "ab"), ours, "{node}");
-        }
-        assert_eq!(volume_of("vol-ab"), Some("ab"));
-        assert_eq!(volume_of("vol-ab-file"), None);
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn launch(
             .iter()
             .map(|v| VolumeDisk {
                 id: v.id.clone(),
-                path: node.paths.volume(&v.id),
+                path: node.volumes.path(&v.id),
             })
             .collect(),
         mac: node.net.guest(row).mac.to_string(),

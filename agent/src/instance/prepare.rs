@@ -2,77 +2,81 @@
 //!
 //! Every step may be repeated: it finds what an earlier run left and goes on.
 
-use std::{io, path::Path};
+use std::io;
 
 use crn_api_types::{EventKind, Firmware};
 use disk::{
-    BaseRef, ByteSize, Digest, Format, OverlaySpec, Sha256, StoredImage,
+    BaseRef, ByteSize, Digest, OverlaySpec, Sha256, StoredImage,
     seed::{Filesystem, NetworkSpec, Seed, SeedSpec, SeedVolume},
 };
 
-use super::task::{Task, failure};
+use super::{
+    context::{Context, StepError, failure},
+    hear::Heard,
+    task::Task,
+};
 use crate::{
     db::{DbError, InstanceRow, VolumeRow, VolumeState},
-    fs::{blocking, write_atomically},
-    life::{Failure, FailureCode, PrepareStep},
+    fs::{blocking, make_private_dir, write_atomically},
+    life::{Failure, FailureCode, PrepareStep, Transition},
     node::Node,
     paths::InstanceFile,
     tasks::TaskError,
 };
 
-/// A step's outcome; the outer error is the database's, and nothing is decided then.
-pub(super) type Step<T> = Result<Result<T, Failure>, DbError>;
-
 impl Task {
-    /// Carries out one step of the preparation.
-    pub(super) async fn prepare(&mut self, step: PrepareStep, row: &InstanceRow) -> Step<()> {
+    /// Carries out one step of the preparation. Fetching an image, which can take an
+    /// hour, is given up when the instance is not wanted any more; what was
+    /// downloaded stays for the next one. The other steps take moments.
+    pub(super) async fn prepare(&mut self, step: PrepareStep) -> Result<Transition, DbError> {
+        let mut work = std::pin::pin!(self.ctx.clone().prepare(step));
+        loop {
+            match self.hear(work.as_mut()).await {
+                Heard::Done(Ok(())) => return Ok(Transition::Done),
+                Heard::Done(Err(StepError::Db(e))) => return Err(e),
+                Heard::Done(Err(StepError::Failed(failure))) => {
+                    return Ok(Transition::Failed { failure });
+                }
+                Heard::Wake if step == PrepareStep::Image => {
+                    if let Some(transition) = self.other_way().await? {
+                        return Ok(transition);
+                    }
+                }
+                // What changed is looked at after the step; there is no QEMU.
+                Heard::Wake | Heard::Exited | Heard::Event(_) => {}
+            }
+        }
+    }
+}
+
+impl Context {
+    async fn prepare(self, step: PrepareStep) -> Result<(), StepError> {
+        let row = self.row().await?;
         match step {
-            PrepareStep::Image => self.fetch_image(row).await,
-            PrepareStep::RootDisk => self.create_root(row).await,
+            PrepareStep::Image => self.fetch_image(&row).await,
+            PrepareStep::RootDisk => self.create_root(&row).await,
             PrepareStep::Volumes => self.create_volumes().await,
-            PrepareStep::Seed => self.write_seed(row).await,
+            PrepareStep::Seed => self.write_seed(&row).await,
         }
     }
 
-    /// Fetches the base image and records its digest. Ends early when the
-    /// instance is not wanted any more; what was downloaded stays for the next.
-    async fn fetch_image(&mut self, row: &InstanceRow) -> Step<()> {
-        let node = self.node.clone();
+    /// Fetches the base image and records its digest.
+    async fn fetch_image(&self, row: &InstanceRow) -> Result<(), StepError> {
         let status = self.status.clone();
         let progress = move |p: disk::Progress| {
             status.send_modify(|s| {
                 s.progress = Some((p.done.bytes(), p.total.map(ByteSize::bytes)));
             });
         };
-        let image = node.images.ensure(&row.spec.image, progress);
-        tokio::pin!(image);
-        let result = loop {
-            tokio::select! {
-                result = &mut image => break result.map_err(|e| failure(FailureCode::Image, e)),
-                () = self.wake.notified() => {
-                    if self.is_unwanted().await {
-                        break Err(failure(FailureCode::Image, "not wanted any more"));
-                    }
-                }
-            }
-        };
-        self.status.send_modify(|s| s.progress = None);
-        match result {
-            Ok(image) => Ok(Ok(self
-                .node
-                .db
-                .set_image(&self.id, &image.digest.hex())
-                .await?)),
-            Err(e) => Ok(Err(e)),
-        }
+        let image = self.node.images.ensure(&row.spec.image, progress).await;
+        let image = image.map_err(|e| failure(FailureCode::Image, e))?;
+        let digest = image.digest.hex();
+        Ok(self.node.db.set_image(&self.id, &digest).await?)
     }
 
     /// Creates the root overlay and, for UEFI, the instance's own variables.
-    async fn create_root(&self, row: &InstanceRow) -> Step<()> {
-        let base = match self.base(row).await {
-            Ok(base) => base,
-            Err(e) => return Ok(Err(e)),
-        };
+    async fn create_root(&self, row: &InstanceRow) -> Result<(), StepError> {
+        let base = self.base(row).await?;
         let file = |f| self.node.paths.instance_file(&self.id, f);
         let (root, vars) = (file(InstanceFile::Root), file(InstanceFile::UefiVars));
         let template =
@@ -89,32 +93,26 @@ impl Task {
             }
             Ok::<_, TaskError>(())
         };
-        Ok(blocking(work)
-            .await
-            .map_err(|e| failure(FailureCode::Disk, e)))
+        let created = blocking(work).await;
+        Ok(created.map_err(|e| failure(FailureCode::Disk, e))?)
     }
 
     /// Creates the files of volumes that have none yet.
-    pub(super) async fn create_volumes(&self) -> Step<()> {
+    pub(super) async fn create_volumes(&self) -> Result<(), StepError> {
         for volume in self.node.db.volumes_of(&self.id).await? {
-            if volume.state == VolumeState::Creating
-                && let Err(e) = create_volume(&self.node, &volume).await?
-            {
-                return Ok(Err(e));
+            if volume.state == VolumeState::Creating {
+                self.node.volumes.make(&volume).await?;
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Writes the seed, unless the same one is there.
-    pub(super) async fn write_seed(&self, row: &InstanceRow) -> Step<()> {
+    pub(super) async fn write_seed(&self, row: &InstanceRow) -> Result<(), StepError> {
         let volumes = self.node.db.volumes_of(&self.id).await?;
         let path = self.node.paths.instance_file(&self.id, InstanceFile::Seed);
         let user_data = self.node.db.user_data(&self.id).await?;
-        let seed = match seed(&self.node, row, &volumes, user_data.as_deref()) {
-            Ok(seed) => seed,
-            Err(e) => return Ok(Err(e)),
-        };
+        let seed = seed(&self.node, row, &volumes, user_data.as_deref())?;
         let iso = seed.iso;
         let write = move || {
             if std::fs::read(&path).is_ok_and(|old| old == iso) {
@@ -123,17 +121,16 @@ impl Task {
             write_atomically(&path, &iso, 0o600).map(|()| true)
         };
         let written: Result<bool, io::Error> = blocking(write).await;
-        if matches!(written, Ok(true)) && !seed.warnings.is_empty() {
+        let is_new = written.map_err(|e| failure(FailureCode::Seed, e))?;
+        if is_new && !seed.warnings.is_empty() {
             let warnings: Vec<_> = seed.warnings.iter().map(ToString::to_string).collect();
             for warning in &warnings {
                 tracing::warn!("cloud-init: {warning}");
             }
             let data = serde_json::json!({ "warnings": warnings });
-            self.node
-                .events
-                .emit(Some(&self.id), EventKind::CloudInitWarnings, data);
+            self.event(EventKind::CloudInitWarnings, data);
         }
-        Ok(written.map(drop).map_err(|e| failure(FailureCode::Seed, e)))
+        Ok(())
     }
 
     /// The base image that is recorded for the instance.
@@ -161,49 +158,6 @@ fn base_of(image: StoredImage) -> BaseRef {
         path: image.path,
         format: image.info.format,
         virtual_size: image.info.virtual_size,
-    }
-}
-
-/// Creates a volume's file and records that it is there.
-pub(crate) async fn create_volume(node: &Node, volume: &VolumeRow) -> Step<()> {
-    let path = node.paths.volume(&volume.id);
-    let dir = node.paths.volumes();
-    let size = volume_size(volume);
-    let work = move || {
-        make_private_dir(&dir)?;
-        if path.exists() {
-            // Made before, and perhaps grown on record since.
-            disk::grow(&path, Format::Qcow2, size)?;
-        } else {
-            disk::create_volume(&path, size, Format::Qcow2)?;
-        }
-        Ok::<_, TaskError>(())
-    };
-    match blocking(work).await {
-        Ok(()) => {
-            node.db
-                .set_volume_state(&volume.id, VolumeState::Ready)
-                .await?;
-            Ok(Ok(()))
-        }
-        Err(e) => Ok(Err(failure(
-            FailureCode::Disk,
-            format!("volume {}: {e}", volume.name),
-        ))),
-    }
-}
-
-/// The size that a volume is to have.
-pub(super) fn volume_size(volume: &VolumeRow) -> ByteSize {
-    ByteSize::from_bytes(volume.mib.saturating_mul(1 << 20))
-}
-
-/// Creates a directory that only root may enter; its parent exists.
-pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-        _ => Ok(()),
     }
 }
 

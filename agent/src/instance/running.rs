@@ -1,42 +1,40 @@
-//! A running guest: what QEMU reports, what is asked of it, its death.
+//! A running guest: what wakes its task, and what follows.
 
 use std::time::Duration;
 
-use crn_api_types::EventKind;
-use qmp::{Event, RunState};
+use crn_api_types::{EventKind, WarningKind::NoNetwork};
+use futures::future::BoxFuture;
+use qmp::RunState;
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{Instrument, debug, info, warn};
+use tracing::{Instrument, info, warn};
 
 use super::{
-    console_log, probe,
+    context::failure,
+    hear::Heard,
+    job::Matched,
+    monitor::{RECONNECT, ask_state},
+    probe,
     start::age,
-    task::{GOOD_RUN, Task, failure},
+    task::Task,
 };
 use crate::{
     db::{DbError, InstanceRow},
-    fs::blocking,
     life::{FailureCode, Transition},
-    paths::InstanceFile,
-    qemu::plan::socket,
-    tasks::Command,
 };
 
 /// Logs are measured, and a full disk is tried again, this often.
 const TICK: Duration = Duration::from_secs(5);
-/// A monitor that was lost is knocked at this often.
-const KNOCK: Duration = Duration::from_secs(2);
+/// A guest that ran this long ran well: its next restart is its first again.
+const GOOD_RUN: Duration = Duration::from_secs(60);
 
-/// How long QEMU may take to say in which state it is.
-const ANSWER: Duration = Duration::from_secs(5);
+/// A question to QEMU about the machine's state, under way.
+pub(super) type Question = BoxFuture<'static, Option<RunState>>;
 
-/// What woke the task up.
-enum Woken {
-    Exited,
-    Wake,
-    Command(Option<Command>),
-    Event(Option<Event>),
+/// What the guest's time has come for.
+enum Due {
+    State(Option<RunState>),
     Tick,
     RanWell,
 }
@@ -47,335 +45,131 @@ impl Task {
         &mut self,
         row: &InstanceRow,
     ) -> Result<Option<Transition>, DbError> {
-        let Some(vm) = &self.vm else {
+        if self.vm.is_none() {
             return Ok(Some(Transition::Absent));
+        }
+        let Some(qmp) = self.monitor() else {
+            return self.regain_monitor().await;
         };
-        if vm.monitor.is_none() {
-            if let Some(transition) = self.regain_monitor(row).await? {
-                return Ok(Some(transition));
-            }
-            if self.vm.as_ref().is_none_or(|vm| vm.monitor.is_none()) {
-                return Ok(None);
-            }
-        }
-        // What was told when nobody listened, or lost on its way, is asked for.
-        if let Some(transition) = self.look_at_state().await {
-            return Ok(Some(transition));
-        }
-        if self.unmatched {
-            self.unmatched = false;
-            if let Err(e) = self.match_volumes().await? {
-                warn!("volumes, to be tried again: {e}");
-                self.unmatched = true;
-            }
-        }
-        if !self.status.borrow().ready {
+        if !self.ctx.status.borrow().ready {
             self.watch_for_ssh(row);
         }
+        // What was told when nobody listened, or lost on its way, is asked for.
+        let mut question: Option<Question> = Some(Box::pin(ask_state(qmp, false)));
         let ran_well = Instant::now() + GOOD_RUN.saturating_sub(age(row.process.as_ref()));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tick.reset();
         loop {
-            let Some(vm) = &mut self.vm else {
-                return Ok(Some(Transition::Absent));
+            let counts = self.restarts > 0;
+            let heard = {
+                let due = async {
+                    tokio::select! {
+                        state = answered(&mut question) => Due::State(state),
+                        () = sleep_until(ran_well), if counts => Due::RanWell,
+                        _ = tick.tick() => Due::Tick,
+                    }
+                };
+                let mut due = std::pin::pin!(due);
+                self.hear(due.as_mut()).await
             };
-            let Some((_, events)) = &mut vm.monitor else {
-                return Ok(None);
-            };
-            // Events last: a QEMU that never stops talking is not all that is heard.
-            let woken = tokio::select! {
-                biased;
-                () = vm.process.exited() => Woken::Exited,
-                () = self.wake.notified() => Woken::Wake,
-                command = self.inbox.recv() => Woken::Command(command),
-                () = sleep_until(ran_well), if self.restarts > 0 => Woken::RanWell,
-                _ = tick.tick() => Woken::Tick,
-                event = events.next() => Woken::Event(event),
-            };
-            match woken {
-                Woken::Wake => return Ok(None),
-                Woken::Command(command) => {
-                    self.serve(command, row).await;
-                    return Ok(None);
-                }
-                Woken::Exited => return Ok(Some(self.died().await)),
-                Woken::Event(Some(event)) => {
-                    if let Some(transition) = self.heard(event).await {
+            match heard {
+                Heard::Exited => return Ok(Some(self.died().await)),
+                Heard::Wake => return Ok(None),
+                Heard::Done(Due::State(state)) => {
+                    if let Some(transition) = self.on_state(state).await {
                         return Ok(Some(transition));
                     }
-                    tokio::task::yield_now().await;
+                    if std::mem::take(&mut self.ask_again) {
+                        self.ask(&mut question);
+                    }
                 }
-                Woken::Event(None) => {
-                    // Its end is seen first by the socket, then by the pidfd.
-                    vm.monitor = None;
-                    let gone = timeout(KNOCK, vm.process.exited()).await;
-                    return Ok(match gone {
-                        Ok(()) => Some(self.died().await),
-                        Err(_) => None,
-                    });
-                }
-                Woken::RanWell => {
-                    self.node.db.reset_restarts(&self.id).await?;
+                Heard::Done(Due::RanWell) => {
+                    self.ctx.node.db.reset_restarts(&self.ctx.id).await?;
                     self.restarts = 0;
                 }
-                Woken::Tick => {
-                    self.bound_logs().await;
-                    if self.status.borrow().paused {
-                        self.resume().await;
+                Heard::Done(Due::Tick) => {
+                    self.bound_logs();
+                    if self.jobs.matched == Matched::AfterTick {
+                        self.jobs.matched = Matched::Due;
                     }
-                    if self.unmatched {
-                        return Ok(None);
+                    let paused = self.ctx.status.borrow().paused;
+                    if question.is_none()
+                        && paused
+                        && let Some(qmp) = self.monitor()
+                    {
+                        question = Some(Box::pin(ask_state(qmp, true)));
                     }
                 }
+                Heard::Event(Some(event)) => {
+                    if let Some(transition) = self.on_event(event, &mut question).await {
+                        return Ok(Some(transition));
+                    }
+                    // A flood of them is not all that the thread has to do.
+                    tokio::task::yield_now().await;
+                }
+                Heard::Event(None) => return Ok(self.monitor_lost().await),
             }
         }
     }
 
-    /// Connects to the monitor again. Without success after a while, nothing is
-    /// returned and the caller decides anew: a running guest is not killed because
-    /// its monitor is mute, and neither are requests left unheard.
-    async fn regain_monitor(&mut self, row: &InstanceRow) -> Result<Option<Transition>, DbError> {
-        self.unmatched = true;
-        let Some(vm) = &self.vm else {
-            return Ok(Some(Transition::Absent));
-        };
-        let path = self.node.paths.run(&self.id).join(socket::QMP);
-        let config = qmp::Config::default();
-        let outcome = tokio::select! {
-            outcome = qmp::Qmp::connect(&path, &config) => outcome,
-            () = vm.process.exited() => return Ok(Some(self.died().await)),
-            () = self.wake.notified() => return Ok(None),
-            command = self.inbox.recv() => {
-                self.serve(command, row).await;
-                return Ok(None);
-            }
-        };
-        let (qmp, events) = match outcome {
-            Ok(monitor) => monitor,
-            Err(e) => {
-                let warning = format!("the monitor does not answer: {e}");
-                if self.status.borrow().warning.as_deref() != Some(&warning) {
-                    warn!("{warning}");
-                    self.status.send_modify(|s| s.warning = Some(warning));
-                }
-                self.bound_logs().await;
-                tokio::select! {
-                    () = tokio::time::sleep(KNOCK) => {}
-                    () = self.wake.notified() => {}
-                    command = self.inbox.recv() => self.serve(command, row).await,
-                }
-                return Ok(None);
+    /// QEMU's end is seen first by the socket, then by the pidfd.
+    pub(super) async fn monitor_lost(&mut self) -> Option<Transition> {
+        let vm = self.vm.as_mut()?;
+        vm.monitor = None;
+        let wake = self.wake.clone();
+        let gone = tokio::select! {
+            gone = timeout(RECONNECT, vm.process.exited()) => gone.is_ok(),
+            () = wake.notified() => {
+                // It is still to be heard.
+                wake.notify_one();
+                false
             }
         };
-        if self
-            .status
-            .borrow()
-            .warning
-            .as_deref()
-            .is_some_and(|w| w.starts_with("the monitor"))
-        {
-            self.status.send_modify(|s| s.warning = None);
-        }
-        if let Some(vm) = &mut self.vm {
-            vm.monitor = Some((qmp, events));
-        }
-        Ok(None)
-    }
-
-    /// Asks QEMU what events would have told.
-    async fn look_at_state(&mut self) -> Option<Transition> {
-        let (qmp, _) = self.vm.as_ref()?.monitor.as_ref()?;
-        match timeout(ANSWER, qmp.status()).await {
-            Ok(Ok(RunState::Shutdown)) => return Some(self.powered_off()),
-            Ok(Ok(RunState::IoError)) => self.status.send_modify(|s| s.paused = true),
-            Ok(Ok(state @ (RunState::InternalError | RunState::GuestPanicked))) => {
-                return Some(self.stuck(state).await);
-            }
-            Ok(Ok(RunState::Running)) => self.unpaused(),
-            Ok(Ok(_)) => {}
-            Ok(Err(e)) => warn!("{e}"),
-            Err(_) => warn!("QEMU does not say in which state it is"),
-        }
-        None
-    }
-
-    /// A guest whose virtual CPUs will never run again is restarted.
-    async fn stuck(&mut self, state: RunState) -> Transition {
-        let message = format!("the guest cannot go on: QEMU's state is {state:?}");
-        warn!("{message}");
-        if let Some(vm) = &self.vm {
-            vm.process.kill();
-            let _ = timeout(KNOCK, vm.process.exited()).await;
-        }
-        Transition::Died {
-            failure: failure(FailureCode::Crashed, message),
+        match gone {
+            true => Some(self.died().await),
+            false => None,
         }
     }
 
-    /// The guest runs.
-    fn unpaused(&mut self) {
-        if !self.status.borrow().paused {
-            return;
-        }
-        info!("resumed");
-        self.status.send_modify(|s| {
-            s.paused = false;
-            s.warning = None;
-        });
-        self.tell_seldom(EventKind::Resumed, json!({}));
-    }
-
-    fn powered_off(&self) -> Transition {
-        info!("the guest powered off");
-        Transition::PoweredOff
-    }
-
-    /// QEMU told of something.
-    async fn heard(&mut self, event: Event) -> Option<Transition> {
-        match event {
-            Event::Shutdown { guest: true, .. } => return Some(self.powered_off()),
-            Event::Shutdown {
-                guest: false,
-                reason,
-            } => {
-                // Not by us: a stop is not served here. QEMU exits by itself now.
-                warn!("QEMU is being ended from the host: {reason}");
-            }
-            Event::Reset { guest, reason } => {
-                debug!(guest, "the guest reboots: {reason}");
-                self.tell_seldom(
-                    EventKind::Rebooted,
-                    json!({ "guest": guest, "reason": reason.as_str() }),
-                );
-                self.status.send_modify(|s| s.ready = false);
-                let row = self.node.db.instance(&self.id).await.ok()?;
-                self.watch_for_ssh(&row);
-            }
-            Event::BlockIoError {
-                node,
-                operation,
-                action,
-                reason,
-                nospace,
-                ..
-            } => {
-                let node = node.unwrap_or_default();
-                debug!(node, operation, action, nospace, "disk error: {reason}");
-                let data = json!({ "node": node, "operation": operation, "action": action,
-                                   "reason": reason, "nospace": nospace });
-                // One that is still paused only failed once more.
-                if !self.status.borrow().paused {
-                    self.tell_seldom(EventKind::DiskError, data);
-                }
-                if action == "stop" {
-                    self.status.send_modify(|s| {
-                        s.paused = true;
-                        s.warning = Some(format!("paused by a disk error: {reason}"));
-                    });
-                }
-            }
-            Event::BlockImageCorrupted {
-                node, msg, fatal, ..
-            } => {
-                warn!(node, fatal, "a disk is damaged: {msg}");
-                let warning = format!("a disk is damaged: {msg}");
-                self.status.send_modify(|s| s.warning = Some(warning));
-                self.tell_seldom(
-                    EventKind::DiskDamaged,
-                    json!({ "node": node, "message": msg, "fatal": fatal }),
-                );
-            }
-            // Not `Resume`: a disk that is full still pauses it again at once.
-            Event::Stop => return self.look_at_state().await,
-            Event::GuestPanicked { action, .. } => {
-                warn!("the guest's kernel panicked; QEMU's action is {action}");
-                self.tell_seldom(EventKind::GuestPanicked, json!({ "action": action }));
-            }
-            Event::DeviceDeleted {
-                device: Some(device),
-                ..
-            } => {
-                if let Err(e) = self.device_gone(&device).await {
-                    warn!("{device} is gone from the machine: {e}");
-                }
-            }
-            Event::Lagged { missed } => {
-                warn!("{missed} of QEMU's events were lost");
-                // Looked at with the next tick.
-                self.unmatched = true;
-            }
-            other => debug!("{other:?}"),
-        }
-        None
-    }
-
-    /// Lets a guest that a full disk stopped try again; one that has run since the
-    /// last try is well.
-    async fn resume(&mut self) {
-        let Some((qmp, _)) = self.vm.as_ref().and_then(|vm| vm.monitor.as_ref()) else {
-            return;
-        };
-        match timeout(ANSWER, qmp.status()).await {
-            Ok(Ok(RunState::Running)) => self.unpaused(),
-            Ok(Ok(RunState::IoError)) => {
-                if let Err(e) = qmp.cont().await {
-                    warn!("cannot resume: {e}");
-                }
-            }
-            other => debug!("not resumed: {other:?}"),
-        }
-    }
-
-    async fn died(&mut self) -> Transition {
-        // Nobody's child: how it ended, only the kernel's log and its own words tell.
+    /// QEMU has ended though nobody asked. Nobody's child: how, only the kernel's log
+    /// and its own words tell.
+    pub(super) async fn died(&mut self) -> Transition {
         let what = "QEMU exited without being asked (killed or crashed: see the kernel's log)";
-        let message = self.obituary(what).await;
+        let log_from = self.vm.as_ref().and_then(|vm| vm.log_from);
+        let message = self.ctx.with_last_words(what, log_from).await;
         Transition::Died {
             failure: failure(FailureCode::Crashed, message),
         }
     }
 
-    /// Keeps the logs that the guest can grow within their bounds.
-    async fn bound_logs(&self) {
-        let most = self.node.config.qemu.console_log_kib.saturating_mul(1024);
-        let file = |f| self.node.paths.instance_file(&self.id, f);
-        let logs = [file(InstanceFile::ConsoleLog), file(InstanceFile::QemuLog)];
-        let work = move || {
-            for log in &logs {
-                console_log::bound(log, most)?;
-            }
-            Ok::<_, std::io::Error>(())
-        };
-        if let Err(e) = blocking(work).await {
-            warn!("a log cannot be kept small: {e}");
+    /// Keeps the logs short, beside everything else.
+    pub(super) fn bound_logs(&mut self) {
+        if self.log_bounder.as_ref().is_none_or(|b| b.is_finished()) {
+            let work = self.ctx.clone().bound_logs().in_current_span();
+            self.log_bounder = Some(tokio::spawn(work));
         }
     }
 
     /// Starts asking for the guest's SSH server, unless that is going on.
-    fn watch_for_ssh(&mut self, row: &InstanceRow) {
+    pub(super) fn watch_for_ssh(&mut self, row: &InstanceRow) {
         if self.probe.as_ref().is_some_and(|p| !p.is_finished()) {
             return;
         }
-        let address = self.node.net.guest(row).network.guest();
-        let (status, events, id) = (
-            self.status.clone(),
-            self.node.events.clone(),
-            self.id.clone(),
-        );
+        let address = self.ctx.node.net.guest(row).network.guest();
+        let ctx = self.ctx.clone();
         let launched = age(row.process.as_ref());
         let began = Instant::now();
         let probe = async move {
             probe::until_ssh_answers(address).await;
-            status.send_modify(|s| s.ready = true);
+            ctx.status.send_modify(|s| s.ready = true);
             let took = launched + began.elapsed();
             info!(
                 "SSH answers, {:.1} s after QEMU's launch",
                 took.as_secs_f64()
             );
             let at = OffsetDateTime::now_utc().unix_timestamp();
-            events.emit(
-                Some(&id),
+            ctx.event(
                 EventKind::Ready,
                 json!({ "at": at, "ms": took.as_millis() as u64 }),
             );
@@ -385,32 +179,40 @@ impl Task {
 
     /// Gives QEMU its tap back when somebody removed it: the descriptor that it
     /// holds is attached to a new interface of the same name.
-    pub(super) async fn repair_tap(&mut self, row: &InstanceRow) {
+    pub(super) async fn repair_tap(&mut self) {
         let Some(vm) = &self.vm else { return };
-        let guest = self.node.net.guest(row);
-        if net::HostNet::tap_exists(&guest.tap) {
+        let Ok(row) = self.ctx.row().await else {
+            return;
+        };
+        let net = &self.ctx.node.net;
+        if net::HostNet::tap_exists(&net.guest(&row).tap) {
             return;
         }
+        // QEMUs that an earlier agent launched have it at another number.
         let Some(number) = row.process.as_ref().map(|p| p.tap_fd) else {
             return;
         };
-        match self
-            .node
-            .net
-            .reattach(row, vm.process.pidfd(), number)
-            .await
-        {
+        match net.reattach(&row, vm.process.pidfd(), number).await {
             Ok(()) => {
                 info!("the tap is back");
-                self.node
-                    .events
-                    .emit(Some(&self.id), EventKind::TapRepaired, json!({}));
+                self.ctx.clear_warning(NoNetwork);
+                self.ctx.event(EventKind::TapRepaired, json!({}));
             }
             Err(e) => {
                 warn!("the tap cannot be repaired; a restart of the instance will: {e}");
-                let warning = Some(format!("no network, the tap is gone: {e}"));
-                self.status.send_modify(|s| s.warning = warning);
+                let text = format!("no network, the tap is gone: {e}");
+                self.ctx.set_warning(NoNetwork, text);
             }
         }
     }
+}
+
+/// Waits for the answer, if there is a question. Cancel-safe.
+async fn answered(question: &mut Option<Question>) -> Option<RunState> {
+    let state = match question {
+        Some(question) => question.await,
+        None => std::future::pending().await,
+    };
+    *question = None;
+    state
 }

@@ -1,217 +1,211 @@
-//! The end of a QEMU, harder by the stage, and what is left of it afterwards.
+//! The end of a QEMU, harder by the stage.
 
 use std::time::Duration;
 
-use crn_api_types::EventKind;
-use qmp::{Event, RunState};
+use crn_api_types::WarningKind;
+use futures::future::BoxFuture;
+use qmp::{Event, Events, Qmp, RunState};
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
 
-use super::task::Task;
+use super::{hear::Heard, monitor::ANSWER, task::Task};
 use crate::{
-    cgroup::Removal,
     db::{DbError, InstanceRow},
-    fs::{blocking, remove_known},
     life::Transition,
-    paths::InstanceFile,
     qemu::plan::socket,
-    tasks::TaskError,
 };
 
-/// A guest that is still booting, or has no ear for the button yet, gets it again.
+/// A guest that is still booting, or does not listen to the button yet, gets it again.
 const PRESS_AGAIN: Duration = Duration::from_secs(10);
-/// How long a monitor that we have no connection to may take to answer.
+/// How long a monitor may take to greet, and to take the order to quit.
 const MONITOR_LIMIT: Duration = Duration::from_secs(5);
+/// The same, where the owner does not want to wait: QEMU is killed then. What the guest
+/// has flushed is on disk, as after a power cut.
+const FORCED_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long QEMU may take to press the button.
-const ANSWER: Duration = Duration::from_secs(5);
+type Monitor = (Qmp, Events);
 
 /// What became of the button.
 enum Pressed {
     Yes,
     /// No need: the guest is off.
     Off,
+    /// QEMU refused or did not answer.
+    No,
 }
 
-async fn button(qmp: &qmp::Qmp) -> Result<Pressed, qmp::Error> {
-    if qmp.status().await? == RunState::Shutdown {
-        return Ok(Pressed::Off);
-    }
-    qmp.power_down().await.map(|()| Pressed::Yes)
+/// A step on the way to the guest's end.
+enum Step {
+    Connected(Result<Monitor, qmp::Error>),
+    Pressed(Pressed),
+    TimeIsUp,
+}
+
+async fn press(qmp: Qmp, after: Duration) -> Step {
+    sleep(after).await;
+    let press = async {
+        if qmp.status().await? == RunState::Shutdown {
+            return Ok(Pressed::Off);
+        }
+        qmp.power_down().await.map(|()| Pressed::Yes)
+    };
+    Step::Pressed(match timeout(ANSWER, press).await {
+        Ok(Ok(pressed)) => pressed,
+        Ok(Err::<_, qmp::Error>(e)) => {
+            warn!("the power button cannot be pressed: {e}");
+            Pressed::No
+        }
+        Err(_) => {
+            warn!("the power button cannot be pressed: QEMU does not answer");
+            Pressed::No
+        }
+    })
 }
 
 impl Task {
     /// Presses the power button and waits for the guest to be off.
     pub(super) async fn press_power_button(&mut self) -> Result<Transition, DbError> {
-        let limit = Duration::from_secs(self.node.config.stop.power_button_seconds);
+        let limit = Duration::from_secs(self.ctx.node.config.stop.power_button_seconds);
         let end = self.limit_stage(limit);
-        if !self.reach_monitor().await {
-            return Ok(self.escalate_unless_gone());
-        }
-        let mut press = Instant::now();
+        let mut step: BoxFuture<'static, Step> = match self.monitor() {
+            Some(qmp) => Box::pin(press(qmp, Duration::ZERO)),
+            None => {
+                let connect = self.connect_within(MONITOR_LIMIT);
+                Box::pin(async { Step::Connected(connect.await) })
+            }
+        };
         loop {
-            let Some(vm) = &mut self.vm else {
-                return Ok(Transition::Exited);
+            let heard = {
+                let work = async {
+                    tokio::select! {
+                        step = &mut step => step,
+                        () = sleep_until(end) => Step::TimeIsUp,
+                    }
+                };
+                let mut work = std::pin::pin!(work);
+                self.hear(work.as_mut()).await
             };
-            let Some((qmp, events)) = &mut vm.monitor else {
+            let next = match heard {
+                Heard::Exited => return Ok(Transition::Exited),
+                Heard::Event(Some(Event::Shutdown { .. })) => return Ok(Transition::Escalate),
+                Heard::Event(Some(_)) => continue,
+                Heard::Event(None) => return Ok(self.escalate_unless_gone()),
+                // In a hurry after all?
+                Heard::Wake => match self.other_way().await? {
+                    Some(transition) => return Ok(transition),
+                    None => continue,
+                },
+                Heard::Done(Step::TimeIsUp) => {
+                    warn!("the guest did not shut down within {} s", limit.as_secs());
+                    return Ok(Transition::Escalate);
+                }
+                // It may have shut down when nobody listened.
+                Heard::Done(Step::Pressed(Pressed::Off)) => return Ok(Transition::Escalate),
+                Heard::Done(Step::Pressed(Pressed::Yes | Pressed::No)) => PRESS_AGAIN,
+                Heard::Done(Step::Connected(Ok(monitor))) => {
+                    self.connected(monitor);
+                    Duration::ZERO
+                }
+                Heard::Done(Step::Connected(Err(e))) => {
+                    warn!("the monitor does not answer: {e}");
+                    return Ok(self.escalate_unless_gone());
+                }
+            };
+            let Some(qmp) = self.monitor() else {
                 return Ok(self.escalate_unless_gone());
             };
-            let now = Instant::now();
-            if now >= end {
-                warn!("the guest did not shut down within {} s", limit.as_secs());
-                return Ok(Transition::Escalate);
-            }
-            if now >= press {
-                // It may have shut down when nobody listened.
-                match timeout(ANSWER.min(end - now), button(qmp)).await {
-                    Ok(Ok(Pressed::Off)) => return Ok(Transition::Escalate),
-                    Ok(Ok(Pressed::Yes)) => {}
-                    Ok(Err(e)) => warn!("the power button cannot be pressed: {e}"),
-                    Err(_) => warn!("the power button cannot be pressed: QEMU does not answer"),
-                }
-                press = now + PRESS_AGAIN;
-            }
-            tokio::select! {
-                () = vm.process.exited() => return Ok(Transition::Exited),
-                event = events.next() => match event {
-                    Some(Event::Shutdown { .. }) => return Ok(Transition::Escalate),
-                    Some(_) => {}
-                    None => vm.monitor = None,
-                },
-                // In a hurry after all?
-                () = self.wake.notified() => {
-                    if self.node.db.instance(&self.id).await?.wish.force {
-                        return Ok(Transition::Escalate);
-                    }
-                }
-                () = tokio::time::sleep_until(press.min(end)) => {}
-            }
+            step = Box::pin(press(qmp, next));
         }
     }
 
-    /// Has QEMU flush its disks and exit.
-    pub(super) async fn quit(&mut self) -> Transition {
-        let limit = Duration::from_secs(self.node.config.stop.quit_seconds);
-        self.limit_stage(limit);
-        if !self.reach_monitor().await {
-            return self.escalate_unless_gone();
-        }
-        let Some(vm) = &self.vm else {
-            return Transition::Exited;
+    /// Has QEMU flush its disks and exit. One that does not take the order is given up
+    /// on soon, at once if the owner is in a hurry.
+    pub(super) async fn quit(&mut self, row: &InstanceRow) -> Result<Transition, DbError> {
+        let limit = Duration::from_secs(self.ctx.node.config.stop.quit_seconds);
+        let end = self.limit_stage(limit);
+        let patience = |forced| if forced { FORCED_LIMIT } else { MONITOR_LIMIT };
+        let mut until = end.min(Instant::now() + patience(row.wish.force));
+        let mut answered = false;
+        let (monitor, connect) = (self.monitor(), self.connect_within(MONITOR_LIMIT));
+        let order = async move {
+            // The connection is kept until QEMU has taken the order.
+            let (qmp, _events) = match monitor {
+                Some(qmp) => (qmp, None),
+                None => {
+                    let (qmp, events) = connect.await?;
+                    (qmp, Some(events))
+                }
+            };
+            qmp.quit().await
         };
-        let Some((qmp, _)) = &vm.monitor else {
-            return Transition::Escalate;
-        };
-        let leave = async {
-            if let Err(e) = qmp.quit().await {
-                warn!("{e}");
+        let mut order: BoxFuture<'static, Result<(), qmp::Error>> = Box::pin(order);
+        loop {
+            let heard = {
+                let work = async {
+                    tokio::select! {
+                        taken = &mut order, if !answered => Some(taken),
+                        () = sleep_until(until) => None,
+                    }
+                };
+                let mut work = std::pin::pin!(work);
+                self.hear(work.as_mut()).await
+            };
+            match heard {
+                Heard::Exited => return Ok(Transition::Exited),
+                Heard::Done(Some(Ok(()))) => (answered, until) = (true, end),
+                Heard::Done(Some(Err(e))) => {
+                    warn!("QEMU cannot be told to quit: {e}");
+                    // One that is about to be gone has closed its monitor first.
+                    (answered, until) = (true, end.min(Instant::now() + FORCED_LIMIT));
+                }
+                Heard::Done(None) => {
+                    warn!("QEMU did not quit in time");
+                    return Ok(self.escalate_unless_gone());
+                }
+                Heard::Wake => {
+                    if !answered && self.ctx.row().await?.wish.force {
+                        until = until.min(Instant::now() + FORCED_LIMIT);
+                    }
+                }
+                Heard::Event(Some(_)) => {}
+                Heard::Event(None) => {
+                    if let Some(vm) = &mut self.vm {
+                        vm.monitor = None;
+                    }
+                }
             }
-            vm.process.exited().await;
-        };
-        if timeout(limit, leave).await.is_ok() {
-            Transition::Exited
-        } else {
-            warn!("QEMU did not exit within {} s", limit.as_secs());
-            Transition::Escalate
         }
     }
 
     /// Kills QEMU. One that does not even die of that (it hangs in the kernel) is
     /// waited for: its disks are still open.
     pub(super) async fn kill(&mut self) -> Transition {
-        let limit = Duration::from_secs(self.node.config.stop.kill_seconds);
-        self.limit_stage(limit);
+        let limit = Duration::from_secs(self.ctx.node.config.stop.kill_seconds);
+        let end = self.limit_stage(limit);
         let Some(vm) = &self.vm else {
             return Transition::Exited;
         };
         vm.process.kill();
-        if timeout(limit, vm.process.exited()).await.is_ok() {
-            return Transition::Exited;
-        }
-        let warning = format!("QEMU {} does not die of SIGKILL", vm.process.pid());
-        tracing::error!("{warning}");
-        self.status.send_modify(|s| s.warning = Some(warning));
-        Transition::Escalate
-    }
-
-    /// Removes what a QEMU leaves behind, and tries until it is done.
-    pub(super) async fn clean_up(&mut self, row: &InstanceRow) -> Result<Transition, DbError> {
-        if let Some(probe) = self.probe.take() {
-            probe.abort();
-        }
-        if let Some(vm) = self.vm.take()
-            && vm.process.is_alive()
-        {
-            // Nothing leads here with a QEMU alive; its disks are too dear to rely on it.
-            vm.process.kill();
-            vm.process.exited().await;
-        }
-        let mut pause = Duration::from_millis(500);
-        while let Err(e) = self.try_clean_up(row).await {
-            warn!("cannot clean up, trying again: {e}");
-            self.status
-                .send_modify(|s| s.warning = Some(format!("cannot clean up: {e}")));
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
-        }
-        self.release_volumes().await?;
-        self.node.db.set_process(&self.id, None).await?;
-        self.status.send_modify(|s| {
-            s.pid = None;
-            s.ready = false;
-            s.paused = false;
-            s.warning = None;
-            s.stage_ends_at = None;
-        });
-        Ok(Transition::Done)
-    }
-
-    async fn try_clean_up(&self, row: &InstanceRow) -> Result<(), TaskError> {
-        self.node.net.release(row).await?;
-        let (run, cgroups, name) = (
-            self.node.paths.run(&self.id),
-            self.node.cgroups.clone(),
-            self.id.to_string(),
-        );
-        blocking(move || {
-            remove_known(&run, &socket::ALL)?;
-            match cgroups.remove(&name).map_err(std::io::Error::other)? {
-                Removal::Removed | Removal::Absent => Ok(()),
-                Removal::Busy(pids) => {
-                    let message = format!("processes {pids:?} are still in the cgroup");
-                    Err(std::io::Error::other(message).into())
-                }
-            }
-        })
-        .await
-    }
-
-    /// Removes the instance's own files.
-    pub(super) async fn remove_disks(&mut self) -> Result<Transition, DbError> {
-        let dir = self.node.paths.instance(&self.id);
-        let mut pause = Duration::from_millis(500);
+        let pid = vm.process.pid();
+        let mut limit = std::pin::pin!(sleep_until(end));
         loop {
-            let dir = dir.clone();
-            let removed = blocking(move || remove_known(&dir, &InstanceFile::names())).await;
-            match removed {
-                Ok(()) => return Ok(Transition::Done),
-                // Somebody else's files are in it: it stays, for a person to judge.
-                Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                    warn!("{e}");
-                    let data = serde_json::json!({ "kind": "directory", "error": e.to_string() });
-                    self.node
-                        .events
-                        .emit(Some(&self.id), EventKind::UnknownLeftAlone, data);
-                    return Ok(Transition::Done);
+            match self.hear(limit.as_mut()).await {
+                Heard::Exited => return Transition::Exited,
+                Heard::Done(()) => break,
+                Heard::Event(None) => {
+                    if let Some(vm) = &mut self.vm {
+                        vm.monitor = None;
+                    }
                 }
-                Err(e) => {
-                    warn!("cannot remove disks, trying again: {e}");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(30));
-                }
+                // Nothing is harder than this.
+                Heard::Wake | Heard::Event(Some(_)) => {}
             }
         }
+        let text = format!("QEMU {pid} does not die of SIGKILL");
+        tracing::error!("{text}");
+        self.ctx.set_warning(WarningKind::Unkillable, text);
+        Transition::Escalate
     }
 
     /// Tells how long the stage may last.
@@ -220,29 +214,21 @@ impl Task {
         let text = at
             .format(&time::format_description::well_known::Rfc3339)
             .ok();
-        self.status.send_modify(|s| s.stage_ends_at = text);
+        self.ctx.status.send_modify(|s| s.stage_ends_at = text);
         Instant::now() + limit
     }
 
-    /// Whether there is a connection to the monitor; makes one if need be.
-    async fn reach_monitor(&mut self) -> bool {
-        let Some(vm) = &mut self.vm else { return false };
-        let lost = |(qmp, _): &(qmp::Qmp, qmp::Events)| qmp.closed_reason().is_some();
-        if vm.monitor.as_ref().is_none_or(lost) {
-            let path = self.node.paths.run(&self.id).join(socket::QMP);
-            let config = qmp::Config {
-                greeting_timeout: MONITOR_LIMIT,
-                ..qmp::Config::default()
-            };
-            vm.monitor = match qmp::Qmp::connect(&path, &config).await {
-                Ok(monitor) => Some(monitor),
-                Err(e) => {
-                    warn!("the monitor does not answer: {e}");
-                    None
-                }
-            };
-        }
-        vm.monitor.is_some()
+    /// Connects to the monitor, beside everything else.
+    fn connect_within(
+        &self,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Monitor, qmp::Error>> + Send + 'static {
+        let path = self.ctx.node.paths.run(&self.ctx.id).join(socket::QMP);
+        let config = qmp::Config {
+            greeting_timeout: limit,
+            ..qmp::Config::default()
+        };
+        async move { Qmp::connect(&path, &config).await }
     }
 
     fn escalate_unless_gone(&self) -> Transition {

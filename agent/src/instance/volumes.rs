@@ -1,7 +1,7 @@
 //! Volumes of a live instance: attached, detached and grown while it runs.
 //!
-//! What is wanted is in the database; [`Task::match_volumes`] makes QEMU have it.
-//! A volume is detached from QEMU first and from the record then, so that no
+//! What is wanted is in the database; [`LiveVolumes::match_records`] makes QEMU have
+//! it. A volume is detached from QEMU first and from the record then, so that no
 //! other instance can get a file that a QEMU still has open. A guest may take its
 //! time to let go of one, or never do it: the record says `detaching` until QEMU
 //! tells that the device is gone, as it does at the guest's next reset, or ends.
@@ -13,38 +13,59 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
-    hotplug::{self, Has},
-    prepare::{create_volume, seed, volume_size},
+    context::Context,
+    hotplug::{self, OpenVolume},
+    prepare::seed,
     task::Task,
 };
 use crate::{
     db::{DbError, VolumeRow, VolumeState},
     fault,
-    fs::blocking,
     life::Phase,
-    qemu::plan::MAX_VOLUMES,
+    qemu::names::MAX_VOLUMES,
     tasks::TaskError,
+    volume,
 };
 
 /// So long a guest is waited for to let go of a volume; one that takes longer is
 /// not waited for, and heard when it has.
 const UNPLUG_LIMIT: Duration = Duration::from_secs(10);
 /// The same, where nobody waits for the answer.
-const UNPLUG_GLANCE: Duration = Duration::from_secs(1);
+const UNPLUG_SHORT: Duration = Duration::from_secs(1);
+
+/// An instance's volumes, as its QEMU was when a job began.
+pub(super) struct LiveVolumes {
+    ctx: Context,
+    /// The monitor of a running guest.
+    monitor: Option<qmp::Qmp>,
+    /// There is a QEMU, whether it answers or not.
+    has_qemu: bool,
+}
 
 impl Task {
+    pub(super) fn volumes(&self) -> LiveVolumes {
+        let runs = self.phase == Phase::Running;
+        LiveVolumes {
+            ctx: self.ctx.clone(),
+            monitor: self.monitor().filter(|_| runs),
+            has_qemu: self.vm.is_some(),
+        }
+    }
+}
+
+impl LiveVolumes {
+    /// Whether QEMU can be asked.
+    pub(super) fn is_live(&self) -> bool {
+        self.monitor.is_some()
+    }
+
     /// Attaches a volume, to a running guest at once. What fails leaves the record as
     /// it was.
-    pub(super) async fn attach_volume(
-        &mut self,
-        id: &str,
-        mount: Option<&str>,
-    ) -> Result<(), TaskError> {
-        let before = self.node.db.volume(id).await?;
+    pub(super) async fn attach(&self, id: &str, mount: Option<&str>) -> Result<(), TaskError> {
+        let db = &self.ctx.node.db;
+        let before = db.volume(id).await?;
         self.check_seed_with(&before, mount).await?;
-        self.node
-            .db
-            .attach_volume(id, &self.id, mount, MAX_VOLUMES)
+        db.attach_volume(id, &self.ctx.id, mount, MAX_VOLUMES)
             .await?;
         fault::point("recorded", "attach");
         let result = self.make_and_plug(&before).await;
@@ -56,26 +77,26 @@ impl Task {
     }
 
     async fn make_and_plug(&self, volume: &VolumeRow) -> Result<(), TaskError> {
-        if volume.state == VolumeState::Creating
-            && let Err(e) = create_volume(&self.node, volume).await?
-        {
-            return Err(TaskError::Refused(e.message));
+        if volume.state == VolumeState::Creating {
+            self.ctx.node.volumes.make(volume).await?;
         }
-        match self.live_monitor() {
-            Some(qmp) => self.plug(&qmp, volume).await,
+        match &self.monitor {
+            Some(qmp) => hotplug::plug(qmp, &self.ctx.node.volumes, volume).await,
             None => Ok(()),
         }
     }
 
     /// Makes the record say what it said before a failed attachment.
     async fn take_back(&self, before: &VolumeRow) -> Result<(), TaskError> {
-        let db = &self.node.db;
-        if before.instance.as_ref() == Some(&self.id) {
+        let db = &self.ctx.node.db;
+        if before.instance.as_ref() == Some(&self.ctx.id) {
             let (id, mount) = (before.id.as_str(), before.mount.as_deref());
-            return Ok(db.attach_volume(id, &self.id, mount, MAX_VOLUMES).await?);
+            return Ok(db
+                .attach_volume(id, &self.ctx.id, mount, MAX_VOLUMES)
+                .await?);
         }
-        if let Some(qmp) = self.live_monitor()
-            && hotplug::unplug(&qmp, &before.id, UNPLUG_LIMIT)
+        if let Some(qmp) = &self.monitor
+            && hotplug::unplug(qmp, &before.id, UNPLUG_LIMIT)
                 .await
                 .is_err()
         {
@@ -92,36 +113,38 @@ impl Task {
         candidate: &VolumeRow,
         mount: Option<&str>,
     ) -> Result<(), TaskError> {
-        let row = self.node.db.instance(&self.id).await?;
-        let mut volumes = self.node.db.volumes_of(&self.id).await?;
+        let node = &self.ctx.node;
+        let row = self.ctx.row().await?;
+        let mut volumes = node.db.volumes_of(&self.ctx.id).await?;
         volumes.retain(|v| v.id != candidate.id && v.state != VolumeState::Detaching);
         volumes.push(VolumeRow {
             mount: mount.map(str::to_owned),
             ..candidate.clone()
         });
-        let user_data = self.node.db.user_data(&self.id).await?;
-        match seed(&self.node, &row, &volumes, user_data.as_deref()) {
+        let user_data = node.db.user_data(&self.ctx.id).await?;
+        match seed(node, &row, &volumes, user_data.as_deref()) {
             Ok(_) => Ok(()),
             Err(e) => Err(TaskError::Refused(e.message)),
         }
     }
 
     /// Detaches a volume, from a running guest when it lets go of it.
-    pub(super) async fn detach_volume(&mut self, id: &str) -> Result<(), TaskError> {
-        let volume = self.node.db.volume(id).await?;
+    pub(super) async fn detach(&self, id: &str) -> Result<(), TaskError> {
+        let db = &self.ctx.node.db;
+        let volume = db.volume(id).await?;
         match &volume.instance {
             None => return Ok(()),
-            Some(holder) if *holder != self.id => {
+            Some(holder) if *holder != self.ctx.id => {
                 let message = format!("volume {} is attached to another instance", volume.name);
                 return Err(TaskError::Refused(message));
             }
             Some(_) => {}
         }
-        self.node.db.begin_detach(&volume.id).await?;
+        db.begin_detach(&volume.id).await?;
         fault::point("begun", "detach");
-        match self.live_monitor() {
-            Some(qmp) => hotplug::unplug(&qmp, &volume.id, UNPLUG_LIMIT).await?,
-            None if self.vm.is_some() => {
+        match &self.monitor {
+            Some(qmp) => hotplug::unplug(qmp, &volume.id, UNPLUG_LIMIT).await?,
+            None if self.has_qemu => {
                 let message = "QEMU does not answer: the volume is detached when it does, at the \
                                latest when the instance stops";
                 return Err(TaskError::Pending(message.into()));
@@ -132,19 +155,18 @@ impl Task {
         Ok(self.released(&volume).await?)
     }
 
-    /// A volume that no QEMU has open any more is nobody's.
+    /// No QEMU has the volume open any more: others may have it.
     async fn released(&self, volume: &VolumeRow) -> Result<(), DbError> {
-        self.node.db.detach_volume(&volume.id).await?;
+        self.ctx.node.db.detach_volume(&volume.id).await?;
         info!("volume {} is detached", volume.name);
         let data = json!({ "name": volume.name.as_str() });
-        let events = &self.node.events;
-        events.emit(Some(&self.id), EventKind::VolumeDetached, data);
+        self.ctx.event(EventKind::VolumeDetached, data);
         Ok(())
     }
 
     /// Without a QEMU no guest holds what it was to let go of.
-    pub(super) async fn release_volumes(&self) -> Result<(), DbError> {
-        for volume in self.node.db.volumes_of(&self.id).await? {
+    pub(super) async fn release_detaching(&self) -> Result<(), DbError> {
+        for volume in self.ctx.node.db.volumes_of(&self.ctx.id).await? {
             if volume.state == VolumeState::Detaching {
                 self.released(&volume).await?;
             }
@@ -152,123 +174,97 @@ impl Task {
         Ok(())
     }
 
-    /// QEMU told that a device is gone.
-    pub(super) async fn device_gone(&mut self, device: &str) -> Result<(), TaskError> {
-        let volumes = self.node.db.volumes_of(&self.id).await?;
-        let (Some(volume), Some(qmp)) = (
-            volumes
-                .iter()
-                .find(|v| hotplug::device_name(&v.id) == device),
-            self.live_monitor(),
-        ) else {
+    /// QEMU told that the device of the volume with this id is gone.
+    pub(super) async fn device_gone(&self, id: &str) -> Result<(), TaskError> {
+        let volumes = self.ctx.node.db.volumes_of(&self.ctx.id).await?;
+        let (Some(volume), Some(qmp)) = (volumes.iter().find(|v| v.id == id), &self.monitor) else {
             return Ok(());
         };
-        let has = hotplug::inventory(&qmp).await?;
-        if has.get(&volume.id).is_some_and(|has| has.device) {
+        let open = hotplug::inventory(qmp).await?;
+        if open.get(id).is_some_and(|open| open.device) {
             // Old news: it has come back since.
             return Ok(());
         }
         if volume.state == VolumeState::Detaching {
-            hotplug::close(&qmp, &volume.id).await?;
+            hotplug::close(qmp, id).await?;
             return Ok(self.released(volume).await?);
         }
         // A guest may eject what it likes. That it still has the volume is the
         // user's word, and not undone by the guest's.
-        warn!("the guest ejected volume {}", volume.name);
-        self.tell_seldom(
-            EventKind::VolumeEjected,
-            json!({ "name": volume.name.as_str() }),
-        );
+        let name = volume.name.as_str();
+        let text = format!("the guest ejected volume {name}");
+        self.ctx.warn_rate_limited("volume-ejected", text);
+        let data = json!({ "name": name });
+        self.ctx.event_rate_limited(EventKind::VolumeEjected, data);
         Ok(())
     }
 
     /// Grows a volume; a running guest sees it at once.
-    pub(super) async fn grow_volume(&mut self, id: &str, mib: u64) -> Result<(), TaskError> {
-        let volume = self.node.db.volume(id).await?;
-        self.node
-            .db
-            .grow_volume(&volume.id, mib, self.node.capacity)
-            .await?;
+    pub(super) async fn grow(&self, id: &str, mib: u64) -> Result<(), TaskError> {
+        let node = &self.ctx.node;
+        let volume = node.db.volume(id).await?;
+        node.db.grow_volume(&volume.id, mib, node.capacity).await?;
         let volume = VolumeRow { mib, ..volume };
-        let size = volume_size(&volume);
-        match self.live_monitor() {
-            Some(qmp) => hotplug::resize(&qmp, &volume.id, size).await,
+        match &self.monitor {
+            Some(qmp) => hotplug::resize(qmp, &volume.id, volume::size(&volume)).await,
             // QEMU has it open and does not answer: it gets its size on the next
             // occasion, at the latest with the next start.
-            None if self.vm.is_some() => Ok(()),
-            None => {
-                let path = self.node.paths.volume(&volume.id);
-                blocking(move || match disk::grow(&path, disk::Format::Qcow2, size) {
-                    // Not created yet: it is created with its new size.
-                    Err(disk::Error::Io { source, .. })
-                        if source.kind() == std::io::ErrorKind::NotFound =>
-                    {
-                        Ok(())
-                    }
-                    other => Ok(other?),
-                })
-                .await
-            }
+            None if self.has_qemu => Ok(()),
+            None => Ok(node.volumes.grow(&volume).await?),
         }
     }
 
-    /// Makes a running QEMU have the volumes of the record, with their sizes: what
-    /// a killed agent began is finished.
-    pub(super) async fn match_volumes(&mut self) -> Result<Result<(), TaskError>, DbError> {
-        let Some(qmp) = self.live_monitor() else {
-            return Ok(Ok(()));
+    /// Makes a running QEMU have the volumes of the record, with their sizes: what a
+    /// killed agent began is finished. One that cannot be matched does not keep the
+    /// others from it.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) async fn match_records(&self) -> Result<(), TaskError> {
+        let Some(qmp) = &self.monitor else {
+            return Ok(());
         };
-        let wanted = self.node.db.volumes_of(&self.id).await?;
-        Ok(self.try_match_volumes(&qmp, &wanted).await)
-    }
-
-    /// One volume that cannot be matched does not keep the others from it. Gives the
-    /// first failure.
-    async fn try_match_volumes(
-        &self,
-        qmp: &qmp::Qmp,
-        wanted: &[VolumeRow],
-    ) -> Result<(), TaskError> {
-        let mut has = hotplug::inventory(qmp).await?;
+        let wanted = self.ctx.node.db.volumes_of(&self.ctx.id).await?;
+        let mut open = hotplug::inventory(qmp).await?;
         let mut outcome = Ok(());
-        for volume in wanted {
-            let has = has.remove(&volume.id).unwrap_or_default();
-            let matched = self.match_volume(qmp, volume, has).await;
+        for volume in &wanted {
+            let open = open.remove(&volume.id).unwrap_or_default();
+            let matched = self.match_record(qmp, volume, open).await;
             outcome = outcome.and(matched);
         }
-        for id in has.keys() {
-            warn!("QEMU has volume {id}, which is not the instance's");
-            outcome = outcome.and(hotplug::unplug(qmp, id, UNPLUG_GLANCE).await);
+        for id in open.keys() {
+            let text = format!("QEMU has volume {id}, which is not the instance's");
+            self.ctx.warn_rate_limited("foreign-volume", text);
+            outcome = outcome.and(hotplug::unplug(qmp, id, UNPLUG_SHORT).await);
         }
         outcome
     }
 
-    async fn match_volume(
+    async fn match_record(
         &self,
         qmp: &qmp::Qmp,
         volume: &VolumeRow,
-        has: Has,
+        open: OpenVolume,
     ) -> Result<(), TaskError> {
+        let volumes = &self.ctx.node.volumes;
         match volume.state {
-            VolumeState::Detaching => match hotplug::unplug(qmp, &volume.id, UNPLUG_GLANCE).await {
+            VolumeState::Detaching => match hotplug::unplug(qmp, &volume.id, UNPLUG_SHORT).await {
                 Ok(()) => Ok(self.released(volume).await?),
-                // It is heard of when it is gone.
+                // QEMU tells when it is gone.
                 Err(TaskError::Pending(_)) => Ok(()),
                 Err(e) => Err(e),
             },
             VolumeState::Creating => {
-                if let Err(e) = create_volume(&self.node, volume).await? {
-                    return Err(TaskError::Refused(e.message));
-                }
-                self.plug(qmp, volume).await
+                volumes.make(volume).await?;
+                hotplug::plug(qmp, volumes, volume).await
             }
-            VolumeState::Ready if !has.device => {
+            VolumeState::Ready if !open.device => {
                 info!("volume {} is attached", volume.name);
-                self.plug(qmp, volume).await
+                hotplug::plug(qmp, volumes, volume).await
             }
             VolumeState::Ready => {
-                let size = volume_size(volume);
-                if has.bytes.is_none_or(|bytes| bytes >= size.bytes()) {
+                let size = volume::size(volume);
+                if open.bytes.is_none_or(|bytes| bytes >= size.bytes()) {
                     return Ok(());
                 }
                 info!("volume {} gets its new size", volume.name);
@@ -276,16 +272,5 @@ impl Task {
             }
             VolumeState::Deleting => Ok(()),
         }
-    }
-
-    /// The monitor of a running guest.
-    fn live_monitor(&self) -> Option<qmp::Qmp> {
-        let (qmp, _) = self.vm.as_ref()?.monitor.as_ref()?;
-        (self.phase == Phase::Running && qmp.closed_reason().is_none()).then(|| qmp.clone())
-    }
-
-    async fn plug(&self, qmp: &qmp::Qmp, volume: &VolumeRow) -> Result<(), TaskError> {
-        let path = self.node.paths.volume(&volume.id);
-        hotplug::plug(qmp, &volume.id, path, volume_size(volume)).await
     }
 }

@@ -32,6 +32,22 @@ pub enum Phase {
     },
     /// QEMU runs and its monitor answers.
     Running,
+    /// It waits for its owner, for as long as the owner takes or until a set time. It
+    /// rests, and is never destroyed for it.
+    AwaitingOwner {
+        /// What for.
+        what: Awaited,
+        /// Since when.
+        #[serde(with = "time::serde::rfc3339")]
+        since: OffsetDateTime,
+        /// When it is stopped instead, if it is.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "time::serde::rfc3339::option"
+        )]
+        until: Option<OffsetDateTime>,
+    },
     /// QEMU is being stopped.
     Stopping {
         /// How hard we try at the moment.
@@ -89,6 +105,29 @@ pub enum StartStep {
     Launch,
     /// The monitor is connected and answers.
     Monitor,
+}
+
+/// What an instance waits for its owner for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Awaited {
+    /// The owner's launch session, without which there can be no QEMU.
+    Session,
+    /// A secret that is put into the paused guest's memory.
+    Secret,
+    /// The key of its disk, which the guest itself takes.
+    Unlock,
+}
+
+impl Awaited {
+    /// Whether a QEMU exists meanwhile.
+    #[must_use]
+    pub fn has_qemu(self) -> bool {
+        match self {
+            Self::Session => false,
+            Self::Secret | Self::Unlock => true,
+        }
+    }
 }
 
 /// How a QEMU is asked to go; each stage has its own time limit.
@@ -188,9 +227,20 @@ pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
             | Phase::BackingOff { .. },
             Deleted,
         ) => Go(Transition::Delete),
-        (Phase::Running | Phase::Starting { .. }, Deleted | Stopped) => {
-            Go(Transition::Stop { force: wish.force })
+        (
+            Phase::Running | Phase::Starting { .. } | Phase::AwaitingOwner { .. },
+            Deleted | Stopped,
+        ) => Go(Transition::Stop { force: wish.force }),
+        (Phase::AwaitingOwner { .. }, Running) if wish.restart => {
+            Go(Transition::Restart { force: wish.force })
         }
+        (
+            Phase::AwaitingOwner {
+                until: Some(until), ..
+            },
+            Running,
+        ) if *until <= now => Go(Transition::Expire),
+        (Phase::AwaitingOwner { .. }, Running) => Wait,
         (Phase::Preparing { .. }, _) => Work,
         (Phase::Starting { .. }, Running) => Work,
         (Phase::Running, Running) if wish.restart => Go(Transition::Restart { force: wish.force }),
@@ -220,7 +270,8 @@ pub struct Settled {
     pub restart: bool,
     /// There is nothing left to hurry.
     pub force: bool,
-    /// The guest itself wants to be stopped.
+    /// It is to stay stopped until it is started again, though nobody asked for that:
+    /// the guest powered itself off, or the owner did not come.
     pub guest_off: bool,
 }
 
@@ -228,11 +279,11 @@ impl Settled {
     /// What `transition`, which led to `next`, settles.
     #[must_use]
     pub fn by(transition: &Transition, next: &Phase) -> Self {
-        use Transition::{PoweredOff, Prepare, Restart, Start};
+        use Transition::{Expire, PoweredOff, Prepare, Restart, Start};
         Self {
             restart: matches!(transition, Start | Restart { .. } | Prepare),
             force: matches!(next, Phase::Stopped { .. } | Phase::Starting { .. }),
-            guest_off: matches!(transition, PoweredOff),
+            guest_off: matches!(transition, PoweredOff | Expire),
         }
     }
 }
@@ -251,6 +302,7 @@ impl Phase {
     pub fn may_have_qemu(&self) -> bool {
         match self {
             Self::Starting { .. } | Self::Running | Self::Stopping { .. } => true,
+            Self::AwaitingOwner { what, .. } => what.has_qemu(),
             Self::Preparing { .. }
             | Self::Stopped { .. }
             | Self::BackingOff { .. }
@@ -276,6 +328,7 @@ impl Phase {
             Self::Preparing { .. } => "preparing",
             Self::Starting { .. } => "starting",
             Self::Running => "running",
+            Self::AwaitingOwner { .. } => "awaiting-owner",
             Self::Stopping { .. } => "stopping",
             Self::Stopped { .. } => "stopped",
             Self::BackingOff { .. } => "backing-off",
@@ -307,6 +360,7 @@ impl Phase {
                 step: StartStep::Monitor,
             } => "starting.monitor",
             Self::Running => "running",
+            Self::AwaitingOwner { .. } => "awaiting-owner",
             Self::Stopping {
                 stage: StopStage::PowerButton,
                 ..
@@ -339,7 +393,7 @@ impl Phase {
     }
 
     /// Every phase and step by name, for tests that kill the agent at each.
-    pub const PATHS: [&'static str; 17] = [
+    pub const PATHS: [&'static str; 18] = [
         "preparing.image",
         "preparing.root-disk",
         "preparing.volumes",
@@ -347,6 +401,7 @@ impl Phase {
         "starting.launch",
         "starting.monitor",
         "running",
+        "awaiting-owner",
         "stopping.power-button",
         "stopping.quit",
         "stopping.kill",

@@ -24,6 +24,16 @@ fn failure() -> Failure {
     }
 }
 
+const ALL_AWAITED: [Awaited; 3] = [Awaited::Session, Awaited::Secret, Awaited::Unlock];
+
+fn awaiting(what: Awaited) -> Phase {
+    Phase::AwaitingOwner {
+        what,
+        since: NOW,
+        until: None,
+    }
+}
+
 fn wish(desired: Desired) -> Wish {
     Wish {
         desired,
@@ -293,6 +303,114 @@ fn illegal_transitions_are_refused_by_name() {
     );
 }
 
+#[test]
+fn an_instance_that_awaits_its_owner_rests_and_can_be_had_back_at_any_time() {
+    let c = circumstances(true);
+    let running = wish(Desired::Running);
+    for what in ALL_AWAITED {
+        let start = Phase::Starting {
+            step: match what.has_qemu() {
+                true => StartStep::Monitor,
+                false => StartStep::Launch,
+            },
+        };
+        let until = NOW + Duration::hours(2);
+        let asked = Transition::AwaitOwner {
+            what,
+            until: Some(until),
+        };
+        let waits = start.apply(&asked, c).unwrap();
+        assert_eq!(
+            waits,
+            Phase::AwaitingOwner {
+                what,
+                since: NOW,
+                until: Some(until)
+            }
+        );
+        // It rests, however long the owner takes.
+        assert_eq!(decide(&waits, running, NOW), Decision::Wait);
+        let ages = NOW + Duration::days(9999);
+        assert_eq!(decide(&awaiting(what), running, ages), Decision::Wait);
+        // The owner comes.
+        let next = waits.apply(&Transition::OwnerCame, c).unwrap();
+        assert_eq!(next == Phase::Running, what.has_qemu());
+        // The owner does not: it is stopped, not destroyed, and stays so.
+        assert_eq!(
+            decide(&waits, running, until),
+            Decision::Go(Transition::Expire)
+        );
+        let expired = waits.apply(&Transition::Expire, c).unwrap();
+        assert!(Settled::by(&Transition::Expire, &expired).guest_off);
+        let (end, _) = settle(expired, wish(Desired::Stopped));
+        assert_eq!(
+            end,
+            Phase::Stopped {
+                reason: StopReason::OwnerDidNotCome
+            }
+        );
+        // Stopped without asking a guest that cannot hear yet.
+        let (end, path) = settle(waits.clone(), wish(Desired::Stopped));
+        assert_eq!(end.word(), "stopped");
+        assert!(!path.contains(&"stopping.power-button"), "{path:?}");
+        let (end, _) = settle(waits.clone(), wish(Desired::Deleted));
+        assert_eq!(end.path(), "deleting.record");
+        // A restart begins it anew.
+        let again = Wish {
+            restart: true,
+            ..running
+        };
+        let Decision::Go(restart) = decide(&waits, again, NOW) else {
+            panic!("not restarted")
+        };
+        let mut next = waits.apply(&restart, c).unwrap();
+        for transition in [Transition::Exited, Transition::Done] {
+            if next.word() == "stopping" {
+                next = next.apply(&transition, c).unwrap();
+            }
+        }
+        assert_eq!(next.path(), "starting.launch");
+    }
+}
+
+#[test]
+fn one_that_awaits_its_owner_outlives_the_agent_and_its_qemu() {
+    let c = circumstances(true);
+    let crash = Transition::Died { failure: failure() };
+    for what in ALL_AWAITED.into_iter().filter(|what| what.has_qemu()) {
+        let waits = awaiting(what);
+        assert_eq!(waits.apply(&Transition::Found, c).unwrap(), waits);
+        let rebooted = Circumstances {
+            rebooted: true,
+            ..c
+        };
+        for (transition, c) in [
+            (Transition::Absent, rebooted),
+            (Transition::Absent, c),
+            (crash.clone(), c),
+        ] {
+            // Cleaned up, launched again, and it waits again.
+            let mut phase = waits.apply(&transition, c).unwrap();
+            assert_eq!(phase.path(), "stopping.clean-up");
+            phase = phase.apply(&Transition::Done, c).unwrap();
+            if phase.word() == "backing-off" {
+                phase = phase.apply(&Transition::Start, c).unwrap();
+            }
+            phase = phase.apply(&Transition::Done, c).unwrap();
+            let asked = Transition::AwaitOwner { what, until: None };
+            assert_eq!(phase.apply(&asked, c).unwrap(), waits);
+        }
+    }
+    // It never waits with a QEMU for what is needed before there is one, or the other
+    // way round.
+    let step = StartStep::Monitor;
+    let session = Transition::AwaitOwner {
+        what: Awaited::Session,
+        until: None,
+    };
+    assert!(Phase::Starting { step }.apply(&session, c).is_err());
+}
+
 /// Every phase reachable by any transition survives a round trip through the
 /// database's JSON, has a path that the fault points know, and is never a trap:
 /// a deletion can end it.
@@ -351,6 +469,7 @@ fn the_diagram_is_the_code() {
         },
     ];
     use {DeleteStep as D, PrepareStep as P, StartStep as S, StopStage as T};
+    phases.extend(ALL_AWAITED.map(awaiting));
     phases
         .extend([P::Image, P::RootDisk, P::Volumes, P::Seed].map(|step| Phase::Preparing { step }));
     phases.extend([S::Launch, S::Monitor].map(|step| Phase::Starting { step }));
@@ -384,7 +503,8 @@ fn the_diagram_is_the_code() {
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/lifecycle.md");
     let docs = std::fs::read_to_string(docs)
         .unwrap()
-        .replace("backing_off", "backing-off");
+        .replace("backing_off", "backing-off")
+        .replace("awaiting_owner", "awaiting-owner");
     let mut drawn = std::collections::BTreeSet::new();
     for line in docs.lines().filter(|l| !l.contains("[*]")) {
         let Some((from, rest)) = line.split_once(" --> ") else {
@@ -412,6 +532,9 @@ fn a_phase_says_whether_there_may_be_a_qemu_and_a_part_of_the_network() {
         (Phase::Starting { step: S::Launch }, true, true),
         (Phase::Starting { step: S::Monitor }, true, true),
         (Phase::Running, true, true),
+        (awaiting(Awaited::Session), false, false),
+        (awaiting(Awaited::Secret), true, true),
+        (awaiting(Awaited::Unlock), true, true),
         (stopping(T::PowerButton), true, true),
         (stopping(T::Quit), true, true),
         (stopping(T::Kill), true, true),
@@ -448,6 +571,20 @@ fn transitions() -> Vec<Transition> {
         Transition::Delete,
         Transition::Escalate,
         Transition::Exited,
+        Transition::AwaitOwner {
+            what: Awaited::Session,
+            until: None,
+        },
+        Transition::AwaitOwner {
+            what: Awaited::Secret,
+            until: Some(NOW + Duration::hours(1)),
+        },
+        Transition::AwaitOwner {
+            what: Awaited::Unlock,
+            until: None,
+        },
+        Transition::OwnerCame,
+        Transition::Expire,
         Transition::Died { failure: failure() },
         Transition::PoweredOff,
         Transition::Failed { failure: failure() },

@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use super::{
-    DeleteStep, Failure, FailureCode, Phase, PrepareStep, StartStep, StopReason, StopStage, Then,
-    back_off,
+    Awaited, DeleteStep, Failure, FailureCode, Phase, PrepareStep, StartStep, StopReason,
+    StopStage, Then, back_off,
 };
 
 /// A named way from one phase to another.
@@ -28,6 +28,17 @@ pub enum Transition {
     },
     /// Remove it.
     Delete,
+    /// The owner is needed before it can go on.
+    AwaitOwner {
+        /// What for.
+        what: Awaited,
+        /// When it is stopped instead, if it is.
+        until: Option<OffsetDateTime>,
+    },
+    /// The owner did what was waited for.
+    OwnerCame,
+    /// The owner did not come in time.
+    Expire,
     /// The stage of the stop ran out of time: try harder.
     Escalate,
     /// QEMU exited while it was being stopped.
@@ -61,6 +72,9 @@ impl Transition {
             Self::Stop { .. } => "stop",
             Self::Restart { .. } => "restart",
             Self::Delete => "delete",
+            Self::AwaitOwner { .. } => "await-owner",
+            Self::OwnerCame => "owner-came",
+            Self::Expire => "expire",
             Self::Escalate => "escalate",
             Self::Exited => "exited",
             Self::Died { .. } => "died",
@@ -195,6 +209,49 @@ impl Phase {
                 reason: StopReason::Requested,
             },
             (Self::Running, T::Restart { force }) => stop(*force, Then::Restart),
+
+            // The owner is waited for. Without a QEMU there is nothing to stop; with one,
+            // there is no guest yet that could be asked.
+            (
+                Self::Starting {
+                    step: StartStep::Launch,
+                },
+                T::AwaitOwner { what, until },
+            ) if !what.has_qemu() => Self::AwaitingOwner {
+                what: *what,
+                since: c.now,
+                until: *until,
+            },
+            (
+                Self::Starting {
+                    step: StartStep::Monitor,
+                },
+                T::AwaitOwner { what, until },
+            ) if what.has_qemu() => Self::AwaitingOwner {
+                what: *what,
+                since: c.now,
+                until: *until,
+            },
+            (Self::AwaitingOwner { what, .. }, T::OwnerCame) => match what.has_qemu() {
+                true => Self::Running,
+                false => launch,
+            },
+            (Self::AwaitingOwner { what, .. }, T::Stop { .. }) => match what.has_qemu() {
+                true => stop(true, stay(StopReason::Requested)),
+                false => Self::Stopped {
+                    reason: StopReason::Requested,
+                },
+            },
+            (Self::AwaitingOwner { what, .. }, T::Restart { .. }) => match what.has_qemu() {
+                true => stop(true, Then::Restart),
+                false => launch,
+            },
+            (Self::AwaitingOwner { what, .. }, T::Expire) => match what.has_qemu() {
+                true => stop(true, stay(StopReason::OwnerDidNotCome)),
+                false => Self::Stopped {
+                    reason: StopReason::OwnerDidNotCome,
+                },
+            },
             (
                 Self::Preparing { .. }
                 | Self::Stopped { .. }
@@ -220,8 +277,13 @@ impl Phase {
             },
 
             // What happens to it.
-            (Self::Running, T::PoweredOff) => stop(true, stay(StopReason::GuestPoweredOff)),
-            (Self::Running | Self::Starting { .. }, T::Died { failure }) => Self::Stopping {
+            (Self::Running | Self::AwaitingOwner { .. }, T::PoweredOff) => {
+                stop(true, stay(StopReason::GuestPoweredOff))
+            }
+            (
+                Self::Running | Self::Starting { .. } | Self::AwaitingOwner { .. },
+                T::Died { failure },
+            ) => Self::Stopping {
                 stage: StopStage::CleanUp,
                 then: Then::BackOff {
                     failure: failure.clone(),
@@ -241,9 +303,11 @@ impl Phase {
             (Self::Starting { .. }, T::Found) => Self::Starting {
                 step: StartStep::Monitor,
             },
-            (Self::Running | Self::Stopping { .. }, T::Found) => self.clone(),
+            (Self::Running | Self::AwaitingOwner { .. } | Self::Stopping { .. }, T::Found) => {
+                self.clone()
+            }
             (Self::Starting { .. }, T::Absent) => launch,
-            (Self::Running, T::Absent) => Self::Stopping {
+            (Self::Running | Self::AwaitingOwner { .. }, T::Absent) => Self::Stopping {
                 stage: StopStage::CleanUp,
                 then: if c.wanted && c.rebooted {
                     Then::Restart

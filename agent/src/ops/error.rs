@@ -6,7 +6,7 @@ use crn_api_types::{ErrorCode, ErrorDetail, Subject};
 
 use crate::{
     db::DbError, guest_net::GuestNetError, ids::IdError, images::ImageError, spec::SpecError,
-    tasks::TaskError,
+    tasks::TaskError, volume::VolumeError,
 };
 
 /// A failed operation: what the API tells of it.
@@ -89,6 +89,7 @@ impl From<TaskError> for OpError {
         match e {
             TaskError::Db(e) => e.into(),
             TaskError::Disk(e) => e.into(),
+            TaskError::Volume(e) => e.into(),
             TaskError::Refused(message) => Self::conflict(message),
             TaskError::Pending(message) => Self::new(ErrorCode::Timeout, message),
             TaskError::Gone => Self::new(ErrorCode::NotFound, e.to_string()),
@@ -100,6 +101,17 @@ impl From<TaskError> for OpError {
 impl From<GuestNetError> for OpError {
     fn from(e: GuestNetError) -> Self {
         TaskError::from(e).into()
+    }
+}
+
+impl From<VolumeError> for OpError {
+    fn from(e: VolumeError) -> Self {
+        let message = e.to_string();
+        match e {
+            VolumeError::Db(e) => e.into(),
+            VolumeError::Disk { source, .. } => Self::new(disk_code(&source), message),
+            VolumeError::Io { .. } => Self::internal(message),
+        }
     }
 }
 

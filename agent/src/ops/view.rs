@@ -24,6 +24,7 @@ pub(super) fn step(phase: &Phase) -> Step {
             StartStep::Monitor => Step::StartingMonitor,
         },
         Phase::Running => Step::Running,
+        Phase::AwaitingOwner { .. } => Step::AwaitingOwner,
         Phase::Stopping { stage, .. } => match stage {
             StopStage::PowerButton => Step::StoppingPowerButton,
             StopStage::Quit => Step::StoppingQuit,
@@ -115,7 +116,7 @@ pub(super) fn instance(
             .map(|(done, total)| ProgressView { done, total }),
         stage_ends_at: live.and_then(|s| s.stage_ends_at.clone()),
         paused: live.is_some_and(|s| s.paused),
-        warning: live.and_then(|s| s.warning.clone()),
+        warning: live.and_then(Status::warning),
         failure,
         next_start_at,
         stop_reason,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crn_api_types::{AttachVolume, CreateVolume, EventKind, ResizeVolume, VolumeView};
-use disk::{ByteSize, Format};
 
 use super::{
     Caller, OpError, detached, live, lookup,
@@ -11,7 +10,6 @@ use super::{
 };
 use crate::{
     db::{About, DbError, Scope, VolumeRow, VolumeState},
-    fs::blocking,
     ids::{InstanceId, Name},
     node::Node,
     spec::{self, MAX_VOLUMES},
@@ -77,7 +75,7 @@ pub async fn create(
             }
             Err(e) => return Err(e.into()),
         };
-        finish(&node, &row).await?;
+        node.volumes.make(&row).await?;
         let data = serde_json::json!({ "name": name.as_str(), "size_mib": mib });
         let about = About::Of(owner);
         node.events
@@ -85,25 +83,6 @@ pub async fn create(
         view(&node, &row.id).await
     })
     .await
-}
-
-/// Makes the file of a recorded volume.
-async fn finish(node: &Arc<Node>, row: &VolumeRow) -> Result<(), OpError> {
-    let (path, size) = (node.paths.volume(&row.id), size(row.mib));
-    let dir = node.paths.volumes();
-    blocking(move || {
-        std::fs::create_dir_all(&dir)?;
-        disk::create_volume(&path, size, Format::Qcow2).map_err(OpError::from)
-    })
-    .await?;
-    Ok(node
-        .db
-        .set_volume_state(&row.id, VolumeState::Ready)
-        .await?)
-}
-
-fn size(mib: u64) -> ByteSize {
-    ByteSize::from_bytes(mib.saturating_mul(1 << 20))
 }
 
 /// Deletes a volume and all that is on it.
@@ -125,7 +104,7 @@ pub async fn delete(node: &Arc<Node>, caller: &Caller, reference: &str) -> Resul
         node.db
             .set_volume_state(&row.id, VolumeState::Deleting)
             .await?;
-        erase(&node, &row).await?;
+        node.volumes.erase(&row).await?;
         let data = serde_json::json!({ "name": row.name.as_str() });
         let about = About::Of(row.owner);
         node.events
@@ -133,18 +112,6 @@ pub async fn delete(node: &Arc<Node>, caller: &Caller, reference: &str) -> Resul
         Ok(())
     })
     .await
-}
-
-async fn erase(node: &Arc<Node>, row: &VolumeRow) -> Result<(), OpError> {
-    let path = node.paths.volume(&row.id);
-    blocking(move || match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(OpError::internal(format!("{}: {e}", path.display())))
-        }
-        _ => Ok(()),
-    })
-    .await?;
-    Ok(node.db.remove_volume(&row.id).await?)
 }
 
 /// Attaches a volume to an instance, running or not. Attached there already, it
@@ -265,7 +232,7 @@ pub async fn resize(
                     )));
                 }
                 node.db.grow_volume(&row.id, mib, node.capacity).await?;
-                grow_file(&node, &row, mib).await?;
+                node.volumes.grow(&VolumeRow { mib, ..row.clone() }).await?;
             }
         }
         let data = serde_json::json!({ "name": row.name.as_str(), "size_mib": mib });
@@ -276,18 +243,6 @@ pub async fn resize(
         node.events
             .emit_about(about, EventKind::VolumeResized, data);
         view(&node, &row.id).await
-    })
-    .await
-}
-
-async fn grow_file(node: &Arc<Node>, row: &VolumeRow, mib: u64) -> Result<(), OpError> {
-    let (path, size) = (node.paths.volume(&row.id), size(mib));
-    blocking(move || {
-        if !path.exists() {
-            // Recorded, and never made: it is made with its new size.
-            return Ok(());
-        }
-        disk::grow(&path, Format::Qcow2, size).map_err(OpError::from)
     })
     .await
 }
@@ -303,9 +258,9 @@ pub async fn settle(node: &Arc<Node>) -> Result<(), OpError> {
             continue;
         }
         let done = match row.state {
-            VolumeState::Creating => finish(node, &row).await,
-            VolumeState::Deleting => erase(node, &row).await,
-            VolumeState::Ready | VolumeState::Detaching => grow_file(node, &row, row.mib).await,
+            VolumeState::Creating => node.volumes.make(&row).await,
+            VolumeState::Deleting => node.volumes.erase(&row).await,
+            VolumeState::Ready | VolumeState::Detaching => node.volumes.grow(&row).await,
         };
         if let Err(e) = done {
             tracing::warn!(volume = %row.name, "left as it is: {e}");

@@ -6,5 +6,6 @@ pub mod confine;
 pub mod file_limit;
 pub mod launch;
 pub mod launcher;
+pub mod names;
 pub mod plan;
 pub mod process;

@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 pub use crn_api_types::Firmware;
 use serde_json::{Value, json};
 
-use super::confine::Confinement;
-
-/// Most volumes attached to one instance at a time: so many slots has the machine.
-pub const MAX_VOLUMES: usize = 16;
+use super::{
+    confine::Confinement,
+    names::{MAX_VOLUMES, VolumeNode, slot_name, volume_device_name},
+};
 
 /// First descriptor number that is handed to QEMU.
 pub const FIRST_FD: i32 = 10;
+/// The number of the tap's descriptor, the same in every QEMU: it is fetched back from
+/// there when somebody removes the interface.
+pub const TAP_FD: i32 = FIRST_FD;
 /// Descriptor sets of volumes that are attached while QEMU runs start here.
 pub const HOTPLUG_FDSET: u32 = 100;
 
@@ -171,8 +174,6 @@ pub struct LaunchPlan {
     pub args: Vec<String>,
     /// Descriptors by number.
     pub fds: Vec<PlannedFd>,
-    /// The number of the tap's descriptor.
-    pub tap_fd: i32,
     /// User and group.
     pub uid: u32,
     /// In a network namespace of its own.
@@ -257,19 +258,19 @@ impl Builder {
 /// The two block nodes of a QCOW2 volume, as `-blockdev` and `blockdev-add` take them.
 #[must_use]
 pub fn volume_nodes(id: &str, fdset: &str) -> [Value; 2] {
+    let (format, file) = (VolumeNode::Format(id).name(), VolumeNode::File(id).name());
     [
-        json!({"driver": "file", "node-name": format!("vol-{id}-file"), "filename": fdset,
-               "discard": "unmap"}),
-        json!({"driver": "qcow2", "node-name": format!("vol-{id}"),
-               "file": format!("vol-{id}-file"), "backing": null, "discard": "unmap", "detect-zeroes": "unmap"}),
+        json!({"driver": "file", "node-name": file, "filename": fdset, "discard": "unmap"}),
+        json!({"driver": "qcow2", "node-name": format, "file": file, "backing": null,
+               "discard": "unmap", "detect-zeroes": "unmap"}),
     ]
 }
 
 /// The device of a volume, in the given slot for hot-pluggable devices.
 #[must_use]
 pub fn volume_device(id: &str, slot: usize) -> Value {
-    json!({"driver": "virtio-blk-pci", "id": format!("vol-{id}-dev"), "bus": format!("slot{slot}"),
-           "drive": format!("vol-{id}"), "serial": id, "iothread": "io0"})
+    json!({"driver": "virtio-blk-pci", "id": volume_device_name(id), "bus": slot_name(slot),
+           "drive": VolumeNode::Format(id).name(), "serial": id, "iothread": "io0"})
 }
 
 /// Decides the command line. Pure.
@@ -280,15 +281,16 @@ pub fn plan(launch: &Launch) -> LaunchPlan {
         fds: Vec::new(),
         sets: 0,
     };
+    // First of all: its number is fixed.
+    b.fd(FdSource::Tap);
     machine(&mut b, launch);
     control(&mut b, launch);
     disks(&mut b, launch);
-    let tap_fd = network(&mut b, launch);
+    network(&mut b, launch);
     LaunchPlan {
         binary: launch.binary.clone(),
         args: b.args,
         fds: b.fds,
-        tap_fd,
         uid: launch.uid,
         isolate_network: launch.isolate_network,
         cgroup_procs: launch.cgroup_procs.clone(),
@@ -456,7 +458,7 @@ fn disks(b: &mut Builder, l: &Launch) {
         let (device, function) = (0x10 + slot / 8, slot % 8);
         b.json(
             "-device",
-            &json!({"driver": "pcie-root-port", "id": format!("slot{slot}"), "bus": "pcie.0",
+            &json!({"driver": "pcie-root-port", "id": slot_name(slot), "bus": "pcie.0",
                     "addr": format!("0x{device:x}.0x{function:x}"), "multifunction": function == 0,
                     "chassis": slot + 1, "slot": slot + 1, "io-reserve": 0}),
         );
@@ -470,15 +472,13 @@ fn disks(b: &mut Builder, l: &Launch) {
     }
 }
 
-fn network(b: &mut Builder, l: &Launch) -> i32 {
-    let tap = b.fd(FdSource::Tap);
-    b.arg("-netdev", format!("tap,id=net0,fd={tap}"));
+fn network(b: &mut Builder, l: &Launch) {
+    b.arg("-netdev", format!("tap,id=net0,fd={TAP_FD}"));
     b.json(
         "-device",
         &json!({"driver": "virtio-net-pci", "id": "net0-dev", "netdev": "net0", "mac": l.mac,
                 "romfile": ""}),
     );
-    tap
 }
 
 #[cfg(test)]

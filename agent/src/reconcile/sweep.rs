@@ -24,6 +24,7 @@ use crate::{
         plan::socket,
         process::{Marked, Process},
     },
+    volume,
 };
 
 /// How long a killed process may take to be gone.
@@ -112,7 +113,7 @@ pub async fn files(node: &Arc<Node>, rows: &[InstanceRow]) -> io::Result<Vec<Orp
         .collect();
     let volumes: HashSet<String> = volumes
         .into_iter()
-        .map(|v| format!("{}.qcow2", v.id))
+        .map(|v| volume::file_name(&v.id))
         .collect();
     let node = node.clone();
     blocking(move || {
@@ -148,7 +149,7 @@ pub fn without_records(node_paths: &Paths) -> io::Result<Option<PathBuf>> {
         .filter(|p| is_hex(name(p), 64));
     let volumes = list(&node_paths.volumes())?
         .into_iter()
-        .filter(|p| volume_id(name(p)).is_some());
+        .filter(|p| volume::id_of(name(p)).is_some());
     Ok(dirs.chain(volumes).next())
 }
 
@@ -200,10 +201,6 @@ fn is_hex(name: &str, digits: usize) -> bool {
     name.len() == digits && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn volume_id(name: &str) -> Option<&str> {
-    name.strip_suffix(".qcow2").filter(|id| is_hex(id, 16))
-}
-
 fn unknown(kind: &'static str, path: &Path) -> Orphan {
     let outcome = Err("not recognisably the agent's".into());
     Orphan {
@@ -244,7 +241,7 @@ fn orphan_volume(path: &Path, owned: &HashSet<String>) -> Option<Orphan> {
     }
     let is_file = fs::symlink_metadata(path).is_ok_and(|m| m.is_file());
     // `.new-…` is what a creation that was cut off leaves.
-    if !is_file || (volume_id(name(path)).is_none() && !name(path).starts_with(".new-")) {
+    if !is_file || (volume::id_of(name(path)).is_none() && !name(path).starts_with(".new-")) {
         return Some(unknown(kind, path));
     }
     let outcome = fs::remove_file(path).map_err(|e| e.to_string());

@@ -178,7 +178,7 @@ async fn the_life_of_a_volume() {
     bench.instance("db").await;
     let body = json!({"name": "data", "size_mib": 64});
     let volume: VolumeView = post(&bench, "/v1/volumes", body.clone()).await.unwrap();
-    let file = bench.node.paths.volume(&volume.id);
+    let file = bench.node.volumes.path(&volume.id);
     let size = || {
         disk::info(&file, disk::Format::Qcow2, None)
             .unwrap()
@@ -293,8 +293,8 @@ async fn volumes_that_were_cut_off_are_settled() {
     let names: Vec<_> = all.iter().map(|v| v.name.as_str()).collect();
     assert_eq!(names, ["begun", "small"]);
     assert!(all.iter().all(|v| v.state == crate::db::VolumeState::Ready));
-    assert!(bench.node.paths.volume(&begun.id).exists());
-    let file = bench.node.paths.volume(&small.id);
+    assert!(bench.node.volumes.path(&begun.id).exists());
+    let file = bench.node.volumes.path(&small.id);
     let info = disk::info(&file, disk::Format::Qcow2, None).unwrap();
     assert_eq!(info.virtual_size.mib_ceil(), 128);
 }

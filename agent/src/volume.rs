@@ -1,0 +1,261 @@
+//! Volumes on disk: the only owner of `<state>/volumes`. A file and its record
+//! change together, the record first.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use disk::{ByteSize, Format};
+
+use crate::{
+    db::{Db, DbError, VolumeRow, VolumeState},
+    fs::{blocking, make_private_dir},
+    locks::Locks,
+};
+
+/// Why a volume's file is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The disk.
+    #[error("volume {name}: {source}")]
+    Disk {
+        /// The volume.
+        name: String,
+        /// Why.
+        source: disk::Error,
+    },
+    /// The file itself.
+    #[error("volume {name}: {source}")]
+    Io {
+        /// The volume.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What went wrong with a file, before it is known whose it was.
+enum FileError {
+    Disk(disk::Error),
+    Io(io::Error),
+}
+
+impl From<disk::Error> for FileError {
+    fn from(e: disk::Error) -> Self {
+        Self::Disk(e)
+    }
+}
+
+impl From<io::Error> for FileError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+/// The node's volumes.
+#[derive(Clone)]
+pub struct Volumes {
+    dir: PathBuf,
+    db: Db,
+    /// Work on a file goes on when its caller is gone: the next one waits for it.
+    busy: Arc<Locks<String>>,
+}
+
+impl Volumes {
+    /// In a directory, with the records of the database.
+    #[must_use]
+    pub fn new(dir: PathBuf, db: Db) -> Self {
+        Self {
+            dir,
+            db,
+            busy: Arc::default(),
+        }
+    }
+
+    /// A volume's file.
+    #[must_use]
+    pub fn path(&self, id: &str) -> PathBuf {
+        self.dir.join(file_name(id))
+    }
+
+    /// Makes the file of a recorded volume, and records that it is there. One that
+    /// was made before, and perhaps grown on record since, gets its present size.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; the record stays `creating` then.
+    pub async fn make(&self, volume: &VolumeRow) -> Result<(), VolumeError> {
+        let (dir, size) = (self.dir.clone(), size(volume));
+        self.with_file(volume, move |path| {
+            make_private_dir(&dir)?;
+            if path.exists() {
+                disk::grow(path, Format::Qcow2, size)?;
+            } else {
+                disk::create_volume(path, size, Format::Qcow2)?;
+            }
+            Ok(())
+        })
+        .await?;
+        let ready = VolumeState::Ready;
+        Ok(self.db.set_volume_state(&volume.id, ready).await?)
+    }
+
+    /// Gives the file of a volume that no QEMU has open its recorded size. One that
+    /// is still to be made has none, and is made with that size.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; a file that should be there and is not, too.
+    pub async fn grow(&self, volume: &VolumeRow) -> Result<(), VolumeError> {
+        let (size, unmade) = (size(volume), volume.state == VolumeState::Creating);
+        self.with_file(volume, move |path| {
+            if unmade && !path.exists() {
+                return Ok(());
+            }
+            Ok(disk::grow(path, Format::Qcow2, size)?)
+        })
+        .await
+    }
+
+    /// Opens the file of a volume to hand it to a QEMU, with its recorded size.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; a file that another process has open, too.
+    pub async fn open(&self, volume: &VolumeRow) -> Result<File, VolumeError> {
+        let size = size(volume);
+        self.with_file(volume, move |path| {
+            disk::grow(path, Format::Qcow2, size)?;
+            Ok(OpenOptions::new().read(true).write(true).open(path)?)
+        })
+        .await
+    }
+
+    /// Removes the file of a volume that is recorded as `deleting`, then the record.
+    /// A file that is gone already is fine.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; the record stays then.
+    pub async fn erase(&self, volume: &VolumeRow) -> Result<(), VolumeError> {
+        self.with_file(volume, |path| match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(()),
+        })
+        .await?;
+        Ok(self.db.remove_volume(&volume.id).await?)
+    }
+
+    async fn with_file<T: Send + 'static>(
+        &self,
+        volume: &VolumeRow,
+        work: impl FnOnce(&Path) -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, VolumeError> {
+        let path = self.path(&volume.id);
+        let busy = self.busy.lock(&volume.id).await;
+        let work = move || {
+            let _busy = busy;
+            work(&path)
+        };
+        blocking(work).await.map_err(|e| {
+            let name = volume.name.to_string();
+            match e {
+                FileError::Disk(source) => VolumeError::Disk { name, source },
+                FileError::Io(source) => VolumeError::Io { name, source },
+            }
+        })
+    }
+}
+
+/// The size that a volume is to have.
+#[must_use]
+pub fn size(volume: &VolumeRow) -> ByteSize {
+    ByteSize::from_bytes(volume.mib.saturating_mul(1 << 20))
+}
+
+/// The name of a volume's file.
+#[must_use]
+pub fn file_name(id: &str) -> String {
+    format!("{id}.qcow2")
+}
+
+/// The volume whose file has this name, if it looks like one of ours.
+#[must_use]
+pub fn id_of(file_name: &str) -> Option<&str> {
+    let id = file_name.strip_suffix(".qcow2")?;
+    let is_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    (id.len() == 16 && id.bytes().all(is_hex)).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use crn_api_types::Owner;
+
+    use super::*;
+    use crate::capacity::Totals;
+
+    const ROOM: Totals = Totals {
+        instances: 9,
+        vcpus: 9,
+        memory_mib: 9999,
+        disk_mib: 9999,
+    };
+
+    async fn volumes(dir: &Path) -> (Volumes, VolumeRow) {
+        let (db, _) = Db::open(&dir.join("agent.db")).unwrap();
+        let (owner, name) = (Owner::Operator, "data".parse().unwrap());
+        let row = db.insert_volume(&owner, &name, 16, ROOM).await.unwrap();
+        (Volumes::new(dir.join("volumes"), db), row)
+    }
+
+    fn found(volumes: &Volumes, row: &VolumeRow) -> u64 {
+        let info = disk::inspect(
+            &File::open(volumes.path(&row.id)).unwrap(),
+            Some(Format::Qcow2),
+        )
+        .unwrap();
+        info.virtual_size.bytes() >> 20
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_was_made_and_grown_on_record_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volumes, row) = volumes(dir.path()).await;
+        // Nothing to grow yet: that is no error.
+        volumes.grow(&row).await.unwrap();
+        volumes.make(&row).await.unwrap();
+        assert_eq!(found(&volumes, &row), 16);
+        // The agent died before `ready` was recorded, and the volume was grown since.
+        let state = VolumeState::Creating;
+        volumes.db.set_volume_state(&row.id, state).await.unwrap();
+        volumes.db.grow_volume(&row.id, 32, ROOM).await.unwrap();
+        let row = volumes.db.volume(&row.id).await.unwrap();
+        assert_eq!((row.state, row.mib), (VolumeState::Creating, 32));
+        volumes.make(&row).await.unwrap();
+        assert_eq!(found(&volumes, &row), 32);
+        let row = volumes.db.volume(&row.id).await.unwrap();
+        assert_eq!(row.state, VolumeState::Ready);
+        // A file that should be there and is not is no volume to grow.
+        std::fs::remove_file(volumes.path(&row.id)).unwrap();
+        let e = volumes.grow(&row).await.unwrap_err().to_string();
+        assert!(e.starts_with("volume data: "), "{e}");
+        volumes.erase(&row).await.unwrap();
+        assert!(volumes.db.volume(&row.id).await.is_err());
+    }
+
+    #[test]
+    fn names_of_files_are_read_back() {
+        let id = "00112233445566aa";
+        assert_eq!(id_of(&file_name(id)), Some(id));
+        for other in [
+            "",
+            "x.qcow2",
+            "00112233445566AA.qcow2",
+            "00112233445566aa.raw",
+        ] {
+            assert_eq!(id_of(other), None, "{other}");
+        }
+    }
+}
