@@ -119,15 +119,6 @@ pub struct Status {
     pub warnings: BTreeMap<WarningKind, String>,
 }
 
-impl Status {
-    /// The warnings as one text.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
-        let texts: Vec<_> = self.warnings.values().map(String::as_str).collect();
-        (!texts.is_empty()).then(|| texts.join("; "))
-    }
-}
-
 /// A cheap handle to an instance's task.
 #[derive(Debug, Clone)]
 pub struct Handle {

@@ -14,7 +14,7 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use crn_agent::{client::ClientError, fault, qemu::plan::socket};
-use crn_api_types::{Code, ErrorCode, InstanceView, Phase, VolumeState};
+use crn_api_types::{Code, ErrorCode, InstanceView, Phase, VolumeState, WarningKind};
 use rustix::process::Signal;
 use serde_json::json;
 use support::{
@@ -553,7 +553,7 @@ fn a_guest_that_a_full_disk_pauses_goes_on_when_there_is_room() {
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
             let view = agent.show("web").await.unwrap();
-            if view.warning.is_some_and(|w| w.contains("disk")) {
+            if view.warnings.iter().any(|w| w.kind == WarningKind::Paused) {
                 break;
             }
             assert!(tokio::time::Instant::now() < end, "{}", agent.words());
@@ -571,8 +571,8 @@ fn a_guest_that_a_full_disk_pauses_goes_on_when_there_is_room() {
         });
         assert_eq!(told("disk-error"), 1);
         // What the host cannot limit may still be told.
-        let warning = agent.show("web").await.unwrap().warning;
-        assert!(!warning.is_some_and(|w| w.contains("disk")));
+        let warnings = agent.show("web").await.unwrap().warnings;
+        assert!(warnings.iter().all(|w| w.kind != WarningKind::Paused));
     });
 }
 

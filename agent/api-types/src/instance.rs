@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Desired, Failure, Owner, Phase, ProgressView, Step, StopReason};
+use crate::{Desired, Failure, Owner, Phase, ProgressView, Step, StopReason, Warning};
 
 /// What the guest's firmware is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -189,8 +189,8 @@ pub struct InstanceView {
     pub stage_ends_at: Option<String>,
     /// The guest is paused because a disk failed, for lack of space perhaps.
     pub paused: bool,
-    /// Something the operator should know.
-    pub warning: Option<String>,
+    /// What an operator should know though it goes on, each kind at most once.
+    pub warnings: Vec<Warning>,
     /// What went wrong last, in the phases `failed`, `backing-off` and on the way there.
     pub failure: Option<Failure>,
     /// When it is started again, RFC 3339, in the phase `backing-off`.

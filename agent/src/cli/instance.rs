@@ -363,8 +363,8 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
     if let Some(failure) = &v.failure {
         rows.push(("Failure", failure.message.clone()));
     }
-    if let Some(warning) = &v.warning {
-        rows.push(("Warning", warning.clone()));
+    for warning in &v.warnings {
+        rows.push(("Warning", warning.message.clone()));
     }
     rows.push(("Created", table::time(&v.created_at)));
     rows

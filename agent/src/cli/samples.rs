@@ -2,7 +2,7 @@
 
 use crn_api_types::{
     AttachedVolume, Desired, Event, EventKind, Firmware, ImageView, InstanceView, NodeStatus,
-    Owner, Phase, Step, Totals, VolumeState, VolumeView,
+    Owner, Phase, Step, Totals, VolumeState, VolumeView, Warning, WarningKind,
 };
 
 pub(super) fn instance() -> InstanceView {
@@ -39,7 +39,7 @@ pub(super) fn instance() -> InstanceView {
         progress: None,
         stage_ends_at: None,
         paused: false,
-        warning: None,
+        warnings: Vec::new(),
         failure: None,
         next_start_at: None,
         stop_reason: None,
@@ -54,7 +54,10 @@ pub(super) fn hostile_instance() -> InstanceView {
         name: format!("{}\u{1b}[2J", "x".repeat(50)),
         phase: Phase::Failed,
         step: Step::Failed,
-        warning: Some("\u{202e}gninraw\r\nSTATE  ready".into()),
+        warnings: vec![Warning {
+            kind: WarningKind::Paused,
+            message: "\u{202e}gninraw\r\nSTATE  ready".into(),
+        }],
         ..instance()
     }
 }

@@ -1,6 +1,8 @@
 //! From records and what tasks know to what the API shows.
 
-use crn_api_types::{AttachedVolume, InstanceView, Phase as Word, ProgressView, Step, VolumeView};
+use crn_api_types::{
+    AttachedVolume, InstanceView, Phase as Word, ProgressView, Step, VolumeView, Warning,
+};
 use time::OffsetDateTime;
 
 use crate::{
@@ -116,7 +118,15 @@ pub(super) fn instance(
             .map(|(done, total)| ProgressView { done, total }),
         stage_ends_at: live.and_then(|s| s.stage_ends_at.clone()),
         paused: live.is_some_and(|s| s.paused),
-        warning: live.and_then(Status::warning),
+        warnings: live.map_or_else(Vec::new, |s| {
+            let warnings = s.warnings.iter();
+            warnings
+                .map(|(kind, message)| Warning {
+                    kind: *kind,
+                    message: message.clone(),
+                })
+                .collect()
+        }),
         failure,
         next_start_at,
         stop_reason,
