@@ -13,6 +13,7 @@ use std::{
 };
 
 use net::{GuestSpec, HostNet, PortRule};
+use rustix::fs::FileType;
 use tokio::sync::RwLock;
 
 use crate::{
@@ -127,6 +128,7 @@ impl GuestNet {
         let _gate = self.gate.read().await;
         let tap = pidfd_getfd(pidfd, tap_fd, PidfdGetfdFlags::empty())
             .map_err(|e| GuestNetError::Descriptor(e.into()))?;
+        require_tun(&tap).map_err(GuestNetError::Descriptor)?;
         Ok(self.net.reattach_guest(&self.guest(row), tap).await?)
     }
 
@@ -185,5 +187,38 @@ impl GuestNet {
                 (row, guest)
             })
             .collect())
+    }
+}
+
+/// The device that taps are descriptors of: /dev/net/tun.
+const TUN: (u32, u32) = (10, 200);
+
+/// What comes out of a QEMU is what its guest may have put there: nothing but a tap is
+/// given to the kernel in root's name.
+fn require_tun(descriptor: &OwnedFd) -> std::io::Result<()> {
+    let found = rustix::fs::fstat(descriptor)?;
+    let is_device = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice;
+    let number = (
+        rustix::fs::major(found.st_rdev),
+        rustix::fs::minor(found.st_rdev),
+    );
+    if is_device && number == TUN {
+        return Ok(());
+    }
+    Err(std::io::Error::other(
+        "QEMU has something else where its tap was",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_tap_is_taken_back() {
+        for (path, good) in [("/dev/net/tun", true), ("/dev/null", false), ("/", false)] {
+            let descriptor: OwnedFd = std::fs::File::open(path).unwrap().into();
+            assert_eq!(require_tun(&descriptor).is_ok(), good, "{path}");
+        }
     }
 }

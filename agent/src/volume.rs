@@ -6,14 +6,16 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use disk::{ByteSize, Format};
+use disk::{ByteSize, Format, OpenFile};
 
 use crate::{
     db::{Db, DbError, VolumeRow, VolumeState},
     fs::{blocking, make_private_dir},
     locks::Locks,
+    qemu::file_limit,
 };
 
 /// Why a volume's file is not as it should be.
@@ -30,6 +32,15 @@ pub enum VolumeError {
         /// Why.
         source: disk::Error,
     },
+    /// Somebody else has it.
+    #[error(
+        "volume {name} is open in another process, which `fuser -v` names by its file: no instance \
+         gets it before it is closed"
+    )]
+    Open {
+        /// The volume.
+        name: String,
+    },
     /// The file itself.
     #[error("volume {name}: {source}")]
     Io {
@@ -42,6 +53,7 @@ pub enum VolumeError {
 
 /// What went wrong with a file, before it is known whose it was.
 enum FileError {
+    Open,
     Disk(disk::Error),
     Io(io::Error),
 }
@@ -94,6 +106,7 @@ impl Volumes {
         self.with_file(volume, move |path| {
             make_private_dir(&dir)?;
             if path.exists() {
+                require_closed(path)?;
                 disk::grow(path, Format::Qcow2, size)?;
             } else {
                 disk::create_volume(path, size, Format::Qcow2)?;
@@ -116,6 +129,8 @@ impl Volumes {
             if unmade && !path.exists() {
                 return Ok(());
             }
+            require_closed(path)?;
+            file_limit::check(path, size)?;
             Ok(disk::grow(path, Format::Qcow2, size)?)
         })
         .await
@@ -128,10 +143,21 @@ impl Volumes {
     pub async fn open(&self, volume: &VolumeRow) -> Result<File, VolumeError> {
         let size = size(volume);
         self.with_file(volume, move |path| {
+            require_closed(path)?;
+            file_limit::check(path, size)?;
             disk::grow(path, Format::Qcow2, size)?;
             Ok(OpenOptions::new().read(true).write(true).open(path)?)
         })
         .await
+    }
+
+    /// Whether any process has the file of a volume open. One that was never made is
+    /// open nowhere.
+    ///
+    /// # Errors
+    /// [`VolumeError`], when it cannot be asked.
+    pub async fn is_open(&self, volume: &VolumeRow) -> Result<OpenFile, VolumeError> {
+        self.with_file(volume, is_open).await
     }
 
     /// Removes the file of a volume that is recorded as `deleting`, then the record.
@@ -162,10 +188,42 @@ impl Volumes {
         blocking(work).await.map_err(|e| {
             let name = volume.name.to_string();
             match e {
+                FileError::Open => VolumeError::Open { name },
                 FileError::Disk(source) => VolumeError::Disk { name, source },
                 FileError::Io(source) => VolumeError::Io { name, source },
             }
         })
+    }
+}
+
+/// A process that the agent starts has the agent's files until it is executed: so often
+/// is asked, with so long a pause.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Asks until the file is open nowhere, or a second is over.
+fn is_open(path: &Path) -> Result<OpenFile, FileError> {
+    let mut answer = OpenFile::No;
+    for _ in 0..TRIES {
+        answer = match disk::is_open(path) {
+            Err(disk::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(OpenFile::No);
+            }
+            other => other?,
+        };
+        if answer != OpenFile::Yes {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(answer)
+}
+
+/// Before a file is looked at for a QEMU: whoever else has it could change it after.
+fn require_closed(path: &Path) -> Result<(), FileError> {
+    match is_open(path)? {
+        OpenFile::No | OpenFile::Unknown => Ok(()),
+        OpenFile::Yes => Err(FileError::Open),
     }
 }
 
@@ -243,6 +301,31 @@ mod tests {
         assert!(e.starts_with("volume data: "), "{e}");
         volumes.erase(&row).await.unwrap();
         assert!(volumes.db.volume(&row.id).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_somebody_has_open_is_given_to_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volumes, row) = volumes(dir.path()).await;
+        volumes.make(&row).await.unwrap();
+        assert_eq!(volumes.is_open(&row).await.unwrap(), OpenFile::No);
+        let keeper = File::open(volumes.path(&row.id)).unwrap();
+        assert_eq!(volumes.is_open(&row).await.unwrap(), OpenFile::Yes);
+        for refused in [
+            volumes.open(&row).await.map(drop),
+            volumes.grow(&row).await,
+            volumes.make(&row).await,
+        ] {
+            let e = refused.unwrap_err().to_string();
+            assert!(e.contains("volume data is open in another process"), "{e}");
+        }
+        drop(keeper);
+        // One that was made longer than its record allows is not handed out either.
+        let file = volumes.open(&row).await.unwrap();
+        file.set_len(1 << 40).unwrap();
+        drop(file);
+        let e = volumes.open(&row).await.unwrap_err().to_string();
+        assert!(e.contains("it is not used"), "{e}");
     }
 
     #[test]

@@ -99,6 +99,26 @@ fn a_run_directory_that_is_wiped_is_made_anew() {
     });
 }
 
+/// A polite stop does not become a hard one in silence.
+#[test]
+fn without_a_monitor_qemu_is_asked_to_end_by_a_signal() {
+    network::alone(async || {
+        let (host, agent, _) = Host::with_guest().await;
+        agent.kill();
+        fs::remove_dir_all(host.run()).unwrap();
+        let agent = host.start().await;
+        agent.ask("web", "stop", false).await.unwrap();
+        agent.reach("web", "stopped").await;
+        let kinds: Vec<_> = host.events().iter().map(|e| e["kind"].clone()).collect();
+        assert!(kinds.contains(&json!("ended-by-signal")), "{kinds:?}");
+        let words = agent.words();
+        assert!(
+            words.contains("SIGTERM") && !words.contains("did not quit in time"),
+            "{words}"
+        );
+    });
+}
+
 #[test]
 fn on_a_full_disk_remedies_work() {
     network::alone(async || {

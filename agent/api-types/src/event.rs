@@ -19,6 +19,9 @@ words! {
         Adopted = "adopted",
         /// A guest rebooted; data: `guest`, `reason`.
         Rebooted = "rebooted",
+        /// QEMU's monitor could not be reached: QEMU was asked to end by SIGTERM, which
+        /// flushes its disks, and the guest was not shut down; data: `why`.
+        EndedBySignal = "ended-by-signal",
         /// An instance is gone.
         Deleted = "deleted",
         /// An instance's open ports changed; data: `ports`.

@@ -108,17 +108,30 @@ pub(super) async fn close(qmp: &qmp::Qmp, id: &str) -> Result<(), TaskError> {
     let mut left = nodes(qmp).await?;
     // The file's node is the other's child: it goes last.
     left.sort_by_key(|n| n.name.len());
-    for node in left
-        .iter()
-        .filter(|n| VolumeNode::parse(&n.name).is_some_and(|n| n.id() == id))
-    {
+    left.retain(|n| VolumeNode::parse(&n.name).is_some_and(|n| n.id() == id));
+    for node in &left {
         qmp.blockdev_del(&node.name).await?;
+    }
+    // QEMU keeps the descriptors that it was started with until it is told not to.
+    let sets: Vec<_> = left.iter().filter_map(|n| fd_set_of(&n.file)).collect();
+    for known in qmp.fd_sets().await? {
+        if let Ok(set) = u32::try_from(known.fdset_id)
+            && sets.contains(&set)
+        {
+            qmp.remove_fd(set).await?;
+        }
     }
     Ok(())
 }
 
+/// The set of descriptors that a file of QEMU's is: `/dev/fdset/3`.
+fn fd_set_of(file: &str) -> Option<u32> {
+    file.strip_prefix("/dev/fdset/")?.parse().ok()
+}
+
 struct Node {
     name: String,
+    file: String,
     bytes: u64,
 }
 
@@ -130,6 +143,7 @@ async fn nodes(qmp: &qmp::Qmp) -> Result<Vec<Node>, TaskError> {
             let bytes = u64::try_from(n.image.base.virtual_size).unwrap_or(0);
             Some(Node {
                 name: n.node_name?,
+                file: n.file,
                 bytes,
             })
         })

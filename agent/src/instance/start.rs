@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cgroup::{Applied, CgroupPlan},
-    db::{DbError, InstanceRow, ProcessRow},
+    db::{DbError, InstanceRow, ProcessRow, VolumeState},
     fault,
     fs::{blocking, make_private_dir},
     guest_net::GuestNetError,
@@ -65,7 +65,9 @@ impl Task {
         self.volumes().release_detaching().await?;
         ctx.create_volumes().await?;
         ctx.write_seed(row).await?;
-        let volumes = ctx.node.db.volumes_of(&ctx.id).await?;
+        let mut volumes = ctx.node.db.volumes_of(&ctx.id).await?;
+        // One that some other process has open is no guest's.
+        volumes.retain(|v| v.state != VolumeState::Detaching);
         let base = ctx.base(row).await?;
         // Those that were grown while no QEMU had them open.
         for volume in &volumes {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crn_api_types::WarningKind;
+use crn_api_types::{EventKind, WarningKind};
 use futures::future::BoxFuture;
 use qmp::{Event, Events, Qmp, RunState};
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::warn;
@@ -119,14 +120,16 @@ impl Task {
         }
     }
 
-    /// Has QEMU flush its disks and exit. One that does not take the order is given up
-    /// on soon, at once if the owner is in a hurry.
+    /// Has QEMU flush its disks and exit. One that does not take the order is asked by
+    /// SIGTERM, which does the same, and given as long for that; if the owner is in a
+    /// hurry it is given up on at once.
     pub(super) async fn quit(&mut self, row: &InstanceRow) -> Result<Transition, DbError> {
         let limit = Duration::from_secs(self.ctx.node.config.stop.quit_seconds);
         let end = self.limit_stage(limit);
         let patience = |forced| if forced { FORCED_LIMIT } else { MONITOR_LIMIT };
-        let mut until = end.min(Instant::now() + patience(row.wish.force));
-        let mut answered = false;
+        let mut forced = row.wish.force;
+        let mut until = end.min(Instant::now() + patience(forced));
+        let (mut answered, mut taken, mut signalled) = (false, false, false);
         let (monitor, connect) = (self.monitor(), self.connect_within(MONITOR_LIMIT));
         let order = async move {
             // The connection is kept until QEMU has taken the order.
@@ -144,7 +147,7 @@ impl Task {
             let heard = {
                 let work = async {
                     tokio::select! {
-                        taken = &mut order, if !answered => Some(taken),
+                        answer = &mut order, if !answered => Some(answer),
                         () = sleep_until(until) => None,
                     }
                 };
@@ -153,18 +156,23 @@ impl Task {
             };
             match heard {
                 Heard::Exited => return Ok(Transition::Exited),
-                Heard::Done(Some(Ok(()))) => (answered, until) = (true, end),
+                Heard::Done(Some(Ok(()))) => (answered, taken, until) = (true, true, end),
                 Heard::Done(Some(Err(e))) => {
                     warn!("QEMU cannot be told to quit: {e}");
                     // One that is about to be gone has closed its monitor first.
                     (answered, until) = (true, end.min(Instant::now() + FORCED_LIMIT));
+                }
+                Heard::Done(None) if !(taken || signalled || forced) => {
+                    self.end_by_signal("its monitor cannot be reached");
+                    (answered, signalled, until) = (true, true, Instant::now() + limit);
                 }
                 Heard::Done(None) => {
                     warn!("QEMU did not quit in time");
                     return Ok(self.escalate_unless_gone());
                 }
                 Heard::Wake => {
-                    if !answered && self.ctx.row().await?.wish.force {
+                    forced |= self.ctx.row().await?.wish.force;
+                    if forced && !taken {
                         until = until.min(Instant::now() + FORCED_LIMIT);
                     }
                 }
@@ -176,6 +184,15 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// A stop that was asked for politely does not become a hard one in silence.
+    fn end_by_signal(&self, why: &str) {
+        let Some(vm) = &self.vm else { return };
+        warn!("QEMU is asked to end by SIGTERM, the guest is not: {why}");
+        vm.process.terminate();
+        let data = json!({ "why": why });
+        self.ctx.event(EventKind::EndedBySignal, data);
     }
 
     /// Kills QEMU. One that does not even die of that (it hangs in the kernel) is

@@ -9,12 +9,14 @@
 use std::time::Duration;
 
 use crn_api_types::EventKind;
+use disk::OpenFile;
 use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
     context::Context,
     hotplug::{self, OpenVolume},
+    launch::longest_file,
     prepare::seed,
     task::Task,
 };
@@ -22,7 +24,7 @@ use crate::{
     db::{DbError, VolumeRow, VolumeState},
     fault,
     life::Phase,
-    qemu::names::MAX_VOLUMES,
+    qemu::{file_limit, names::MAX_VOLUMES, process::Process},
     tasks::TaskError,
     volume,
 };
@@ -81,7 +83,10 @@ impl LiveVolumes {
             self.ctx.node.volumes.make(volume).await?;
         }
         match &self.monitor {
-            Some(qmp) => hotplug::plug(qmp, &self.ctx.node.volumes, volume).await,
+            Some(qmp) => {
+                self.allow_file_length().await?;
+                hotplug::plug(qmp, &self.ctx.node.volumes, volume).await
+            }
             None => Ok(()),
         }
     }
@@ -103,7 +108,12 @@ impl LiveVolumes {
             // QEMU may have it: nobody else can, until it is known to be gone.
             return Ok(db.begin_detach(&before.id).await?);
         }
-        Ok(db.detach_volume(&before.id).await?)
+        db.begin_detach(&before.id).await?;
+        match self.release(before).await {
+            // It is nobody's once it is closed.
+            Err(TaskError::Pending(_)) => Ok(()),
+            other => other,
+        }
     }
 
     /// Refuses what the next start could not tell the guest: a mount point that is
@@ -152,10 +162,41 @@ impl LiveVolumes {
             None => {}
         }
         fault::point("unplugged", "detach");
-        Ok(self.released(&volume).await?)
+        self.release(&volume).await
     }
 
-    /// No QEMU has the volume open any more: others may have it.
+    /// Records that nobody has a volume that QEMU let go of.
+    ///
+    /// That it is closed is the kernel's to say: a QEMU that its guest took over may say
+    /// so and keep it.
+    ///
+    /// # Errors
+    /// [`TaskError::Pending`] while some process has its file open, or where that cannot
+    /// be known (a file system without leases) while QEMU runs.
+    async fn release(&self, volume: &VolumeRow) -> Result<(), TaskError> {
+        let name = &volume.name;
+        let wait = match self.ctx.node.volumes.is_open(volume).await? {
+            OpenFile::No => None,
+            OpenFile::Unknown if !self.has_qemu => None,
+            OpenFile::Unknown => Some(format!(
+                "volume {name} is detached when the instance stops: its file system cannot tell \
+                 whether QEMU has closed it"
+            )),
+            OpenFile::Yes => Some(format!(
+                "volume {name} is still open in a process, though QEMU says that it closed it: it \
+                 is detached when it is closed, at the latest when the instance stops"
+            )),
+        };
+        match wait {
+            None => Ok(self.released(volume).await?),
+            Some(message) => {
+                self.ctx.warn_rate_limited("volume-open", message.clone());
+                Err(TaskError::Pending(message))
+            }
+        }
+    }
+
+    /// No process has the volume open any more: others may have it.
     async fn released(&self, volume: &VolumeRow) -> Result<(), DbError> {
         self.ctx.node.db.detach_volume(&volume.id).await?;
         info!("volume {} is detached", volume.name);
@@ -164,11 +205,17 @@ impl LiveVolumes {
         Ok(())
     }
 
-    /// Without a QEMU no guest holds what it was to let go of.
+    /// Without a QEMU no guest holds what it was to let go of. What some other process
+    /// has open stays `detaching`.
     pub(super) async fn release_detaching(&self) -> Result<(), DbError> {
         for volume in self.ctx.node.db.volumes_of(&self.ctx.id).await? {
-            if volume.state == VolumeState::Detaching {
-                self.released(&volume).await?;
+            if volume.state != VolumeState::Detaching {
+                continue;
+            }
+            match self.release(&volume).await {
+                Ok(()) => {}
+                Err(TaskError::Db(e)) => return Err(e),
+                Err(e) => warn!("{e}"),
             }
         }
         Ok(())
@@ -187,7 +234,7 @@ impl LiveVolumes {
         }
         if volume.state == VolumeState::Detaching {
             hotplug::close(qmp, id).await?;
-            return Ok(self.released(volume).await?);
+            return self.release(volume).await;
         }
         // A guest may eject what it likes. That it still has the volume is the
         // user's word, and not undone by the guest's.
@@ -206,7 +253,10 @@ impl LiveVolumes {
         node.db.grow_volume(&volume.id, mib, node.capacity).await?;
         let volume = VolumeRow { mib, ..volume };
         match &self.monitor {
-            Some(qmp) => hotplug::resize(qmp, &volume.id, volume::size(&volume)).await,
+            Some(qmp) => {
+                self.allow_file_length().await?;
+                hotplug::resize(qmp, &volume.id, volume::size(&volume)).await
+            }
             // QEMU has it open and does not answer: it gets its size on the next
             // occasion, at the latest with the next start.
             None if self.has_qemu => Ok(()),
@@ -240,6 +290,19 @@ impl LiveVolumes {
         outcome
     }
 
+    /// Lets QEMU make its files as long as the volumes on record may get.
+    async fn allow_file_length(&self) -> Result<(), TaskError> {
+        let row = self.ctx.row().await?;
+        let Some(recorded) = &row.process else {
+            return Ok(());
+        };
+        let volumes = self.ctx.node.db.volumes_of(&self.ctx.id).await?;
+        match Process::reopen(recorded.pid, recorded.start_ticks)? {
+            Some(process) => Ok(file_limit::set(&process, longest_file(&row, &volumes))?),
+            None => Ok(()),
+        }
+    }
+
     async fn match_record(
         &self,
         qmp: &qmp::Qmp,
@@ -249,17 +312,19 @@ impl LiveVolumes {
         let volumes = &self.ctx.node.volumes;
         match volume.state {
             VolumeState::Detaching => match hotplug::unplug(qmp, &volume.id, UNPLUG_SHORT).await {
-                Ok(()) => Ok(self.released(volume).await?),
+                Ok(()) => self.release(volume).await,
                 // QEMU tells when it is gone.
                 Err(TaskError::Pending(_)) => Ok(()),
                 Err(e) => Err(e),
             },
             VolumeState::Creating => {
                 volumes.make(volume).await?;
+                self.allow_file_length().await?;
                 hotplug::plug(qmp, volumes, volume).await
             }
             VolumeState::Ready if !open.device => {
                 info!("volume {} is attached", volume.name);
+                self.allow_file_length().await?;
                 hotplug::plug(qmp, volumes, volume).await
             }
             VolumeState::Ready => {
@@ -268,6 +333,7 @@ impl LiveVolumes {
                     return Ok(());
                 }
                 info!("volume {} gets its new size", volume.name);
+                self.allow_file_length().await?;
                 hotplug::resize(qmp, &volume.id, size).await
             }
             VolumeState::Deleting => Ok(()),

@@ -110,6 +110,7 @@ impl From<VolumeError> for OpError {
         match e {
             VolumeError::Db(e) => e.into(),
             VolumeError::Disk { source, .. } => Self::new(disk_code(&source), message),
+            VolumeError::Open { .. } => Self::new(ErrorCode::Conflict, message),
             VolumeError::Io { .. } => Self::internal(message),
         }
     }

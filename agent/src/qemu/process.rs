@@ -105,6 +105,11 @@ impl Process {
         }
     }
 
+    /// Asks it to end: QEMU flushes its disks and exits. Already dead is fine.
+    pub fn terminate(&self) {
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::TERM);
+    }
+
     /// Kills it. Already dead is fine.
     pub fn kill(&self) {
         let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
@@ -118,6 +123,8 @@ pub struct Marked {
     pub pid: i32,
     /// The instance that its marker names.
     pub instance: String,
+    /// The user that it runs as.
+    pub uid: u32,
 }
 
 /// This boot's id.
@@ -162,7 +169,7 @@ pub fn scan(node: &str, users: std::ops::Range<u32>) -> Vec<Marked> {
         let instance = marked_instance(&cmdline, node)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let uid = parse_uid(&status)?;
-        (users.contains(&uid) || uid == 0).then_some(Marked { pid, instance })
+        (users.contains(&uid) || uid == 0).then_some(Marked { pid, instance, uid })
     })
     .collect()
 }

@@ -50,6 +50,20 @@ pub struct Sorted {
     pub orphans: Vec<i32>,
 }
 
+/// Takes out the processes that carry an instance's marker and run as another user than
+/// its own: the marker is a process's to write. Pure.
+#[must_use]
+pub fn forged(marked: &mut Vec<Marked>, users: &HashMap<String, u32>) -> Vec<i32> {
+    let is_forged = |m: &Marked| {
+        let user = users.get(&m.instance);
+        m.uid != 0 && user.is_some_and(|user| *user != m.uid)
+    };
+    let found = marked.iter().filter(|m| is_forged(m)).map(|m| m.pid);
+    let found = found.collect();
+    marked.retain(|m| !is_forged(m));
+    found
+}
+
 /// Sorts marked processes by the records. Of several that carry one instance's
 /// marker, the recorded one is its QEMU, else the oldest.
 #[must_use]
@@ -309,7 +323,23 @@ mod tests {
         Marked {
             pid,
             instance: instance.into(),
+            uid: 7,
         }
+    }
+
+    #[test]
+    fn a_marker_of_another_users_process_is_not_believed() {
+        let users = HashMap::from([("a".to_owned(), 7), ("b".to_owned(), 8)]);
+        let mut root = marked(4, "b");
+        root.uid = 0;
+        let mut found = vec![
+            marked(1, "a"),
+            marked(2, "b"),
+            marked(3, "unknown"),
+            root.clone(),
+        ];
+        assert_eq!(forged(&mut found, &users), [2]);
+        assert_eq!(found, [marked(1, "a"), marked(3, "unknown"), root]);
     }
 
     #[test]

@@ -143,8 +143,11 @@ async fn open(
         .iter()
         .map(|r| (r.id.to_string(), r.process.as_ref().map(|p| p.pid)))
         .collect();
-    let marked = scan.await.map_err(io::Error::other)?;
-    let sorted = sweep::sort(&marked, &recorded);
+    let mut marked = scan.await.map_err(io::Error::other)?;
+    let users = rows.iter().map(|r| (r.id.to_string(), node.uid(r)));
+    let forged = sweep::forged(&mut marked, &users.collect());
+    let mut sorted = sweep::sort(&marked, &recorded);
+    sorted.orphans.extend(forged);
     let killed = sweep::kill(&sorted.orphans).await;
     sweep::report(&node, &killed);
     for row in &rows {
