@@ -145,16 +145,16 @@ impl Cpuid {
         }
     }
 
-    /// Whether this is a Venice. Its models are public; its keys and its certificates' extensions are
-    /// not, so that its reports can be named and not verified.
+    /// Whether this is a Venice. Its models are public; its keys and its certificates' extensions
+    /// are not, so that its reports can be named and not verified.
     #[must_use]
     pub fn is_venice(self) -> bool {
         self.family == 0x1a && matches!(self.model, 0x50..=0x57 | 0x90..=0xaf | 0xc0..=0xc7)
     }
 }
 
-/// Silicon of a generation. Its members share AMD's keys and the layout of TCBs, but each numbers its
-/// microcode apart: numbers of different silicon must never be compared.
+/// Silicon of a generation. Its members share AMD's keys and the layout of TCBs, but each numbers
+/// its microcode apart: numbers of different silicon must never be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Silicon {
     /// EPYC 7003.
@@ -219,8 +219,8 @@ impl Silicon {
         }
     }
 
-    /// What a report's processor may be: one silicon, or all of the product where the report does not
-    /// tell them apart.
+    /// What a report's processor may be: one silicon, or all of the product where the report does
+    /// not tell them apart.
     #[must_use]
     pub fn possible(cpuid: Option<Cpuid>, product: Option<Product>) -> Vec<Self> {
         match (cpuid, cpuid.and_then(Cpuid::silicon)) {

@@ -1,8 +1,8 @@
 //! AMD's security bulletins, and what they mean for a report.
 //!
-//! A [`Table`] says for each bulletin and silicon which numbers and bits of a report tell that a fault
-//! is fixed. [`Table::assess`] holds a report against it. The built-in table is dated and names the
-//! source of each row; a table in a file of the same form can take its place.
+//! A [`Table`] says for each bulletin and silicon which numbers and bits of a report tell that a
+//! fault is fixed. [`Table::assess`] holds a report against it. The built-in table is dated and
+//! names the source of each row; a table in a file of the same form can take its place.
 
 mod assess;
 mod list;

@@ -62,7 +62,8 @@ pub(super) fn report(findings: &mut Findings, report: &Report, policy: &Policy) 
     }
 }
 
-/// Bits that this program does not know may weaken what it knows: only on request are they no fault.
+/// Bits that this program does not know may weaken what it knows: only on request are they no
+/// fault.
 fn unknown_bits(findings: &mut Findings, report: &Report, policy: &Policy) {
     for (id, what, bits) in [
         (

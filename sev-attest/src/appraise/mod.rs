@@ -31,8 +31,8 @@ use crate::time::UnixTime;
 /// What an appraisal comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Genuine, and all that was expected: launch digest and report data among it, unless the policy
-    /// waives them.
+    /// Genuine, and all that was expected: launch digest and report data among it, unless the
+    /// policy waives them.
     Genuine,
     /// Genuine as far as it was looked at, but launch digest or report data were not expected: the
     /// guest can be anyone's, or the report an old one.
@@ -95,8 +95,8 @@ pub struct Appraisal {
     pub outcome: Outcome,
     /// Whose root the chain ends in; `None` without a chain.
     pub root: Option<Root>,
-    /// The launch digest. Where it was not expected, a genuine report proves only that some guest made
-    /// it.
+    /// The launch digest. Where it was not expected, a genuine report proves only that some guest
+    /// made it.
     pub launch_digest: Expectation,
     /// The report data. Where it was not expected, a genuine report may be an old one.
     pub report_data: Expectation,
@@ -238,8 +238,8 @@ impl Appraisal {
     }
 
     /// Whether the report is genuine and all that was expected, under AMD's root or one that the
-    /// policy accepts. It may still be of any guest or of any time, where the policy waives these: ask
-    /// [`Self::clearance`] before a secret is sent.
+    /// policy accepts. It may still be of any guest or of any time, where the policy waives these:
+    /// ask [`Self::clearance`] before a secret is sent.
     #[must_use]
     pub fn is_genuine(&self) -> bool {
         self.outcome == Outcome::Genuine
@@ -317,12 +317,12 @@ impl Appraisal {
         launch_digest.into_iter().chain(report_data).collect()
     }
 
-    /// May a secret be sent to this guest? The one answer to that question, and the only source of a
-    /// [`Clearance`].
+    /// May a secret be sent to this guest? The one answer to that question, and the only source of
+    /// a [`Clearance`].
     ///
     /// Yes only for a genuine report under AMD's own root whose launch digest and report data were
-    /// expected and are equal. What a policy waives or accepts changes nothing here; a foreign root is
-    /// accepted in test builds alone (feature `testing`).
+    /// expected and are equal. What a policy waives or accepts changes nothing here; a foreign root
+    /// is accepted in test builds alone (feature `testing`).
     ///
     /// # Errors
     /// With everything that stands against it.

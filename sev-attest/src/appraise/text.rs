@@ -48,8 +48,8 @@ const GUEST: [(&str, &str); 3] = [
 ];
 
 impl Appraisal {
-    /// A screenful: the verdict; what failed or could not be decided, and why; the facts that decide;
-    /// and a line that names what was not checked.
+    /// A screenful: the verdict; what failed or could not be decided, and why; the facts that
+    /// decide; and a line that names what was not checked.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = format!("verdict: {}\n", self.verdict());
@@ -90,8 +90,8 @@ impl Appraisal {
         text
     }
 
-    /// [`Self::summary`] for a terminal of so many columns. Where it is longer than a screen then, long
-    /// hexadecimal numbers have their middle left out, but for what failed.
+    /// [`Self::summary`] for a terminal of so many columns. Where it is longer than a screen then,
+    /// long hexadecimal numbers have their middle left out, but for what failed.
     #[must_use]
     pub fn summary_within(&self, columns: usize) -> String {
         const SCREEN: usize = 40;
@@ -219,9 +219,9 @@ impl Appraisal {
         text
     }
 
-    /// All findings for a terminal of so many columns: [`Self::to_text`] where that fits, else what was
-    /// found below what was checked, broken between words (and within them where one word alone is
-    /// too long). Narrower than 40 columns is taken as 40.
+    /// All findings for a terminal of so many columns: [`Self::to_text`] where that fits, else what
+    /// was found below what was checked, broken between words (and within them where one word alone
+    /// is too long). Narrower than 40 columns is taken as 40.
     #[must_use]
     pub fn to_text_within(&self, columns: usize) -> String {
         let wide = self.to_text();

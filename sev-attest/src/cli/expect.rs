@@ -315,7 +315,8 @@ impl ExpectArgs {
         Ok(())
     }
 
-    /// Flags that contradict each other are refused: whichever won, one of them would not be checked.
+    /// Flags that contradict each other are refused: whichever won, one of them would not be
+    /// checked.
     fn bits(&self, policy: &mut Policy) -> Result<(), CliError> {
         let mut seen = Vec::new();
         let rules = &mut policy.guest_policy;

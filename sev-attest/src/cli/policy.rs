@@ -26,8 +26,8 @@ enum PolicyCommand {
         /// Replace an existing file
         #[arg(long)]
         force: bool,
-        /// Refuse what can be refused: products that can be forged, platforms that were not updated,
-        /// memory that was not searched for aliases; ask for a revocation list
+        /// Refuse what can be refused: products that can be forged, platforms that were not
+        /// updated, memory that was not searched for aliases; ask for a revocation list
         #[arg(long)]
         strict: bool,
         /// Pin the product and the chip of this report

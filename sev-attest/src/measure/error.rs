@@ -176,6 +176,12 @@ pub enum MeasureError {
     /// SEV-ES and SNP need the reset block and the firmware has none.
     #[error("firmware has no SEV-ES reset block: it can start no SEV-ES or SEV-SNP guest")]
     NoResetBlock,
+    /// An IGVM file is none, or launches otherwise than it says.
+    #[error("IGVM file: {reason}")]
+    Igvm {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An SVSM image does not say where it starts.
     #[error(
         "the SVSM's GUID table says no entry point: this is no SVSM image, or it is an IGVM file"

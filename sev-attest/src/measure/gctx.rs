@@ -51,8 +51,8 @@ impl LaunchContext {
         self.digest
     }
 
-    /// Adds a page by its type, address and the SHA-384 of its contents (zero for types whose contents
-    /// are not measured).
+    /// Adds a page by its type, address and the SHA-384 of its contents (zero for types whose
+    /// contents are not measured).
     fn update(&mut self, page: PageType, gpa: u64, contents: &Sha384Digest) {
         let mut info = [0u8; PAGE_INFO_LEN as usize];
         let (current, rest) = info.split_at_mut(SHA384_LEN);

@@ -2,8 +2,8 @@
 //!
 //! Layout as QEMU builds it (`target/i386/sev.c`, `build_kernel_loader_hashes`) and OVMF's AmdSev
 //! build reads it: a header GUID and length, then one entry each for command line, initial RAM disk
-//! and kernel, padded to 16 bytes. SEV and SEV-ES measure the table alone; SNP a page with the table at
-//! its place in it.
+//! and kernel, padded to 16 bytes. SEV and SEV-ES measure the table alone; SNP a page with the
+//! table at its place in it.
 
 use std::io::{self, Read};
 

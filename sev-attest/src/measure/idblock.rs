@@ -1,10 +1,10 @@
 //! Signed ID blocks: what the guest's owner lets be launched, checked by the security processor.
 //!
-//! `SNP_LAUNCH_FINISH` refuses a guest whose launch digest or policy differ from the ID block, or whose
-//! block is not signed by the ID key; the digests of the ID key and, if given, of the author key that
-//! signed it stand in each report of the guest (AMD 56860, chapter "Guest Identity": structures
-//! ID_BLOCK and ID_AUTH, section 8.18). Signatures are ECDSA P-384 with SHA-384 and deterministic
-//! nonces (RFC 6979), so equal inputs give equal blocks.
+//! `SNP_LAUNCH_FINISH` refuses a guest whose launch digest or policy differ from the ID block, or
+//! whose block is not signed by the ID key; the digests of the ID key and, if given, of the author
+//! key that signed it stand in each report of the guest (AMD 56860, chapter "Guest Identity":
+//! structures ID_BLOCK and ID_AUTH, section 8.18). Signatures are ECDSA P-384 with SHA-384 and
+//! deterministic nonces (RFC 6979), so equal inputs give equal blocks.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

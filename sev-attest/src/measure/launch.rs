@@ -1,13 +1,14 @@
 //! Launch digests of whole guests, many at once.
 //!
-//! A [`Launch`] is one firmware in one mode; a [`Variants`] says which command lines, CPU types and vCPU
-//! counts are wanted. What they share is hashed once: the firmware for all, the metadata sections for
-//! all command lines up to the page of kernel hashes, and the vCPUs of each count for all larger ones.
+//! A [`Launch`] is one firmware in one mode; a [`Variants`] says which command lines, CPU types and
+//! vCPU counts are wanted. What they share is hashed once: the firmware for all, the metadata
+//! sections for all command lines up to the page of kernel hashes, and the vCPUs of each count for
+//! all larger ones.
 //!
-//! - SNP: SHA-384 chain over the firmware's pages, the metadata sections in their order, one VMSA per
-//!   vCPU (AMD 56860, section 8.17).
-//! - SEV: SHA-256 over firmware and table of kernel hashes; SEV-ES: then one VMSA per vCPU (AMD 55766,
-//!   `LAUNCH_UPDATE_DATA`, `LAUNCH_UPDATE_VMSA`).
+//! - SNP: SHA-384 chain over the firmware's pages, the metadata sections in their order, one VMSA
+//!   per vCPU (AMD 56860, section 8.17).
+//! - SEV: SHA-256 over firmware and table of kernel hashes; SEV-ES: then one VMSA per vCPU (AMD
+//!   55766, `LAUNCH_UPDATE_DATA`, `LAUNCH_UPDATE_VMSA`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -236,7 +237,8 @@ impl<'f> Launch<'f> {
 
     /// What of the SEV_FEATURES no firmware launches; `None` when there is nothing to say.
     ///
-    /// SNP guests have bit 0, SEV-ES guests none; [`KNOWN_FEATURES`] are the bits that have a meaning.
+    /// SNP guests have bit 0, SEV-ES guests none; [`KNOWN_FEATURES`] are the bits that have a
+    /// meaning.
     #[must_use]
     pub fn impossible_features(&self) -> Option<&'static str> {
         match self.mode {

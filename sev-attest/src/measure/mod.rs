@@ -1,11 +1,11 @@
-//! The launch digest of an SEV, SEV-ES or SEV-SNP guest, computed before the launch from what QEMU will
-//! be given: firmware, vCPUs and, for direct boot, kernel, initial RAM disk and command line.
+//! The launch digest of an SEV, SEV-ES or SEV-SNP guest, computed before the launch from what QEMU
+//! will be given: firmware, vCPUs and, for direct boot, kernel, initial RAM disk and command line.
 //!
-//! Equal inputs give the digest of the real launch; what is not an input (disks, devices, memory size,
-//! CPU features of the `-cpu` model) is not measured. See `docs/measure.md`.
+//! Equal inputs give the digest of the real launch; what is not an input (disks, devices, memory
+//! size, CPU features of the `-cpu` model) is not measured. See `docs/measure.md`.
 //!
-//! Nothing here reads files or the environment. Firmware images are hostile input: each length, offset
-//! and overlap is checked, and whatever could be read in two ways is refused.
+//! Nothing here reads files or the environment. Firmware images are hostile input: each length,
+//! offset and overlap is checked, and whatever could be read in two ways is refused.
 //!
 //! ```no_run
 //! use sev_attest::measure::{CpuSignature, Firmware, KernelHashes, Launch, Mode, Variants};
@@ -28,6 +28,8 @@ mod gctx;
 mod guid;
 mod hashes;
 mod idblock;
+#[cfg(feature = "igvm")]
+mod igvm;
 mod launch;
 mod ovmf;
 mod pages;
@@ -43,6 +45,8 @@ pub use gctx::{LaunchContext, PageType};
 pub use guid::Guid;
 pub use hashes::{KernelHashes, sha256, sha256_reader};
 pub use idblock::{ID_AUTH_LEN, ID_BLOCK_LEN, IdBlock, IdKey, SignedIdBlock};
+#[cfg(feature = "igvm")]
+pub use igvm::{IGVM_MAGIC, Igvm};
 pub use launch::{
     KNOWN_FEATURES, Launch, LaunchDigest, MAX_VCPUS, Measurement, Mode, Variants, VcpuCounts,
     firmware_context,

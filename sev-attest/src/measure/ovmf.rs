@@ -4,10 +4,10 @@
 //! each entry is data, then a 16-bit length of the whole entry, then its GUID (edk2,
 //! `OvmfPkg/ResetVector`, `OvmfSevMetadata.asm`; QEMU, `hw/i386/pc_sysfw_ovmf.c`).
 //!
-//! Invariants of a parsed [`Firmware`]: every section is made of whole pages below 4 GiB, of a known
-//! type, overlapping neither another one nor the image; there is at most one secrets, one CPUID and one
-//! kernel-hashes section, each one page. Whatever breaks one is refused, since QEMU, the firmware and
-//! this program could otherwise read the same image in different ways.
+//! Invariants of a parsed [`Firmware`]: every section is made of whole pages below 4 GiB, of a
+//! known type, overlapping neither another one nor the image; there is at most one secrets, one
+//! CPUID and one kernel-hashes section, each one page. Whatever breaks one is refused, since QEMU,
+//! the firmware and this program could otherwise read the same image in different ways.
 
 use std::io;
 
@@ -24,8 +24,8 @@ pub(super) const MAX_SECTIONS: u32 = 128;
 /// Most bytes of guest memory that all sections together may cover.
 pub(super) const MAX_SECTION_BYTES: u64 = 256 << 20;
 
-/// Bytes at the end that are read first when an image is not kept. The table has at most 64 KiB, and
-/// the metadata of most images lies near it; where it does not, the whole image is read.
+/// Bytes at the end that are read first when an image is not kept. The table has at most 64 KiB,
+/// and the metadata of most images lies near it; where it does not, the whole image is read.
 const TAIL: usize = 128 << 10;
 /// Firmware is mapped so that it ends here.
 const END: u64 = 1 << 32;
@@ -148,8 +148,8 @@ impl Layout {
 }
 
 impl Firmware {
-    /// Parses an image. An image without a GUID table is accepted here, since plain SEV measures any;
-    /// the accessors then say what is missing.
+    /// Parses an image. An image without a GUID table is accepted here, since plain SEV measures
+    /// any; the accessors then say what is missing.
     ///
     /// # Errors
     /// When a length, offset, type or overlap breaks one of the module's invariants.
@@ -357,8 +357,8 @@ fn table_entries(data: &[u8]) -> Result<Option<Entries<'_>>, MeasureError> {
     Ok(Some(entries))
 }
 
-/// Reads and checks the SEV metadata that begins `offset` bytes before the end of an image, given the
-/// last of its bytes.
+/// Reads and checks the SEV metadata that begins `offset` bytes before the end of an image, given
+/// the last of its bytes.
 fn metadata_sections(tail: &[u8], image: Place, offset: u32) -> Result<Vec<Section>, MeasureError> {
     let outside = MeasureError::MetadataOffset {
         offset,

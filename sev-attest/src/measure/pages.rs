@@ -38,9 +38,9 @@ pub fn page_digests_on(data: &[u8], threads: usize) -> Vec<Sha384Digest> {
     }
 }
 
-/// SHA-384 of each of `count` pages that `read` yields by their byte offset, on at most a given number of
-/// threads. Only a small buffer per thread is held: giving out fresh memory for a whole image takes the
-/// kernel as long as hashing it.
+/// SHA-384 of each of `count` pages that `read` yields by their byte offset, on at most a given
+/// number of threads. Only a small buffer per thread is held: giving out fresh memory for a whole
+/// image takes the kernel as long as hashing it.
 pub(super) fn page_digests_from<E: Send>(
     count: usize,
     threads: usize,

@@ -1,12 +1,12 @@
 //! SHA-384 of four pages at once, one in each 64-bit lane of AVX2's registers.
 //!
-//! A single SHA-384 can't use the width of the machine: each step waits for the one before it. Pages
-//! are independent of each other, so four are hashed in step, for about two fifths of the time of one
-//! after the other. docs/architecture.md says why no crate does it instead.
+//! A single SHA-384 can't use the width of the machine: each step waits for the one before it.
+//! Pages are independent of each other, so four are hashed in step, for about two fifths of the
+//! time of one after the other. docs/architecture.md says why no crate does it instead.
 //!
 //! To review it: [`avx2::block`] is FIPS 180-4, section 6.4.2, line by line, over [`avx2::Lanes`];
-//! nothing else uses `unsafe`. Without AVX2, and on other architectures, `sha2` hashes the pages one
-//! after the other, and the tests hold the lanes to it.
+//! nothing else uses `unsafe`. Without AVX2, and on other architectures, `sha2` hashes the pages
+//! one after the other, and the tests hold the lanes to it.
 
 use super::sha384::{PAGE, Sha384Digest, sha384};
 
@@ -53,7 +53,8 @@ mod avx2 {
         unsafe_code,
         reason = "intrinsics; those without pointers are unsafe only to compilers older than 1.87"
     )]
-    // SAFETY, of every block below: the instructions need AVX2, and `with_avx2`'s caller has seen to it.
+    // SAFETY, of every block below: the instructions need AVX2, and `with_avx2`'s caller has seen
+    // to it.
     impl Lanes {
         #[inline(always)]
         fn new([a, b, c, d]: [u64; 4]) -> Self {

@@ -1,9 +1,9 @@
-//! The launch digest of an SNP guest with a COCONUT SVSM below its firmware, as COCONUT's QEMU launches
-//! it from two files (`sev-snp-measure --mode snp:svsm`). Newer ones come in IGVM files.
+//! The launch digest of an SNP guest with a COCONUT SVSM below its firmware, as COCONUT's QEMU
+//! launches it from two files (`sev-snp-measure --mode snp:svsm`). Newer ones come in IGVM files.
 //!
 //! The firmware lies below 4 GiB, its variables below it, the SVSM below those. Measured are the
-//! firmware's pages, the SVSM's pages, the sections of the SVSM's metadata, and the vCPUs, which all
-//! start in the SVSM.
+//! firmware's pages, the SVSM's pages, the sections of the SVSM's metadata, and the vCPUs, which
+//! all start in the SVSM.
 
 use super::error::MeasureError;
 use super::gctx::LaunchContext;
@@ -29,7 +29,8 @@ impl Svsm {
     /// Parses an image that lies below `firmware` and `variables` bytes of its variables.
     ///
     /// # Errors
-    /// As [`Firmware::parse`]; when the image says no entry point, or does not fit where it belongs.
+    /// As [`Firmware::parse`]; when the image says no entry point, or does not fit where it
+    /// belongs.
     pub fn parse(data: Vec<u8>, firmware: &Firmware, variables: u64) -> Result<Self, MeasureError> {
         check_len(data.len())?;
         let len = data.len();

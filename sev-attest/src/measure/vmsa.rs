@@ -1,7 +1,7 @@
 //! The VMSA: a vCPU's register state at launch, one measured page per vCPU.
 //!
-//! Offsets are those of AMD's APM volume 2, table B-4; the values are what the virtual machine monitor
-//! sets at reset and KVM adds to (`target/i386/cpu.c`, `sev_es_sync_vmsa` in Linux).
+//! Offsets are those of AMD's APM volume 2, table B-4; the values are what the virtual machine
+//! monitor sets at reset and KVM adds to (`target/i386/cpu.c`, `sev_es_sync_vmsa` in Linux).
 
 use super::cpu::CpuSignature;
 use super::sha384::PAGE;
@@ -18,7 +18,8 @@ pub enum Vmm {
     Qemu,
     /// Amazon EC2 since about April 2026, as sev-snp-measure 0.0.13 has it.
     Ec2,
-    /// Amazon EC2 before: RDX is zero. As sev-snp-measure to 0.0.12 and `virtee/sev` to 8.0 have it.
+    /// Amazon EC2 before: RDX is zero. As sev-snp-measure to 0.0.12 and `virtee/sev` to 8.0 have
+    /// it.
     Ec2Until2026,
     /// Google Compute Engine on Milan.
     Gce,
@@ -133,8 +134,8 @@ impl Vmm {
 
 /// The page of a vCPU that starts at `eip`.
 ///
-/// `features` is SEV_FEATURES (APM volume 2, section 15.36): 0x1 for SNP, 0 for SEV-ES, plus what the
-/// host turns on.
+/// `features` is SEV_FEATURES (APM volume 2, section 15.36): 0x1 for SNP, 0 for SEV-ES, plus what
+/// the host turns on.
 #[must_use]
 pub fn page(vmm: Vmm, eip: u32, cpu: CpuSignature, features: u64) -> [u8; PAGE] {
     let reset = vmm.reset(eip, cpu);

@@ -1,7 +1,8 @@
 //! What a report must say, besides being genuine.
 //!
-//! [`Policy::default`] refuses what is dangerous and asks for nothing else: see each field. The same
-//! type is read from policy files ([`Policy::from_toml`]) and filled from flags of the command.
+//! [`Policy::default`] refuses what is dangerous and asks for nothing else: see each field. The
+//! same type is read from policy files ([`Policy::from_toml`]) and filled from flags of the
+//! command.
 
 mod file;
 mod floors;

@@ -201,8 +201,8 @@ impl KeyInfo {
     pub fn author_key_enabled(self) -> bool {
         self.0 & 1 != 0
     }
-    /// The platform's owner had the chip's key masked: no VCEK signs reports. Its id is masked apart
-    /// from that, and is zero then.
+    /// The platform's owner had the chip's key masked: no VCEK signs reports. Its id is masked
+    /// apart from that, and is zero then.
     #[must_use]
     pub fn mask_chip_key(self) -> bool {
         self.0 & 2 != 0

@@ -11,6 +11,7 @@ mod command;
 mod cpus;
 mod hostile;
 mod idblock;
+mod igvm;
 mod properties;
 mod published;
 mod reference;

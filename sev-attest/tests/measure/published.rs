@@ -107,7 +107,8 @@ fn known_firmware_digest() {
 #[test]
 fn svsm() {
     let Some(directory) = std::env::var_os("SEV_ATTEST_SVSM_FIXTURES").map(PathBuf::from) else {
-        eprintln!("left out: SEV_ATTEST_SVSM_FIXTURES names no directory with svsm.bin");
+        let why = "SEV_ATTEST_SVSM_FIXTURES names no directory";
+        skip::record("sev-attest/svsm-fixtures", why);
         return;
     };
     let read = |name| std::fs::read(directory.join(name)).unwrap();

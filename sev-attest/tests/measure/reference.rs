@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use sev_attest::measure::{
     CPU_TYPES, CpuSignature, Firmware, KernelHashes, Launch, MeasureError, Mode, Variants, Vmm,
@@ -177,14 +177,17 @@ impl Files {
     }
 }
 
-/// Firmware images of Debian's `ovmf` on this machine and of trixie's where it can be had, links left out.
+/// Firmware images of Debian's `ovmf` on this machine and, where they can be had, trixie's and sid's
+/// build for measured direct boot; links left out.
 fn debian() -> Vec<(String, PathBuf)> {
-    let trixie = TRIXIE
-        .get_or_init(trixie)
-        .iter()
-        .map(|root| ("trixie/", root.join("usr/share")));
+    let others = [("trixie", "ovmf"), ("sid", "ovmf-amdsev")];
+    let mut shares = vec![(String::new(), PathBuf::from("/usr/share"))];
+    for (suite, package) in others {
+        let root = unpacked(suite, package);
+        shares.extend(root.map(|root| (format!("{suite}/"), root.join("usr/share"))));
+    }
     let mut images = Vec::new();
-    for (prefix, share) in std::iter::once(("", PathBuf::from("/usr/share"))).chain(trixie) {
+    for (prefix, share) in shares {
         let files = ["OVMF", "ovmf"]
             .into_iter()
             .filter_map(|dir| share.join(dir).read_dir().ok());
@@ -201,14 +204,20 @@ fn debian() -> Vec<(String, PathBuf)> {
     images
 }
 
-static TRIXIE: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// Sid's build of OVMF that has a place for the hashes of kernel, initial RAM disk and command line.
+const AMDSEV: &str = "sid/OVMF.amdsev.fd";
 
-/// Trixie's `ovmf`, unpacked in the build's cache: from the Debian mirror that this machine's apt uses. An
-/// extra where there is one, so its absence is told but is no failure.
-fn trixie() -> Option<PathBuf> {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ovmf-trixie");
+/// One run of the tests unpacks a package once.
+static UNPACKING: Mutex<()> = Mutex::new(());
+
+/// A package of another Debian suite, unpacked in the build's cache and never installed: from the
+/// mirror that this machine's apt uses. An extra where there is one, so its absence is told but is no
+/// failure.
+fn unpacked(suite: &str, package: &str) -> Option<PathBuf> {
+    let _one = UNPACKING.lock().unwrap();
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{package}-{suite}"));
     let root = home.join("root");
-    if root.join("usr/share/ovmf/OVMF.fd").exists() {
+    if root.join("usr/share").exists() {
         return Some(root);
     }
     let done = || {
@@ -237,7 +246,7 @@ fn trixie() -> Option<PathBuf> {
             .lines()
             .find(|site| site.trim_end_matches('/').ends_with("/debian"))?;
         let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        let source = format!("deb [signed-by={keyring}] {site} trixie main\n");
+        let source = format!("deb [signed-by={keyring}] {site} {suite} main\n");
         std::fs::write(home.join("sources.list"), source).ok()?;
         std::fs::write(home.join("status"), "").ok()?;
         let at = |option: &str, path: &str| format!("{option}={}", home.join(path).display());
@@ -252,12 +261,13 @@ fn trixie() -> Option<PathBuf> {
         ];
         let options: Vec<&str> = options.iter().flat_map(|o| ["-o", o.as_str()]).collect();
         run("apt-get", &[&options[..], &["update"]].concat())?;
-        run("apt-get", &[&options[..], &["download", "ovmf"]].concat())?;
-        run("sh", &["-c", "dpkg-deb -x ovmf_*.deb root"])
+        run("apt-get", &[&options[..], &["download", package]].concat())?;
+        run("sh", &["-c", "dpkg-deb -x *.deb root"])
     };
     let found = done().map(|_| root);
     if found.is_none() {
-        skip::record("sev-attest/trixie-ovmf", "the package could not be had");
+        let what = format!("sev-attest/{suite}-{package}");
+        skip::record(&what, "the package could not be had");
     }
     found
 }
@@ -362,6 +372,18 @@ fn real_images() -> Vec<Case> {
         let name = name.as_str();
         let image = Firmware::parse(std::fs::read(path).unwrap()).unwrap();
         cases.push(Case::new(Mode::Sev, name));
+        if image.kernel_hashes_section().is_some() {
+            for (initrd, append) in [(false, None), (true, None), (true, Some("console=ttyS0"))] {
+                for mode in [Mode::Snp, Mode::SevEs, Mode::Sev] {
+                    cases.push(Case {
+                        kernel: true,
+                        initrd,
+                        append,
+                        ..Case::new(mode, name)
+                    });
+                }
+            }
+        }
         for vcpus in [1, 2, 4, 16, 64] {
             for cpu in [
                 "EPYC",
@@ -525,6 +547,7 @@ fn real_images_have_what_their_documentation_says() {
         } else {
             assert!(!firmware.sections().unwrap().is_empty(), "{name}");
         }
-        assert!(firmware.kernel_hashes_section().is_none(), "{name}");
+        let has_place = firmware.kernel_hashes_section().is_some();
+        assert_eq!(has_place, name == AMDSEV, "{name}");
     }
 }

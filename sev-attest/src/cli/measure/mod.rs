@@ -12,8 +12,9 @@ use clap::{Args, ValueEnum};
 use self::output::{Row, Signer, encode};
 use crate::hex_bytes::HexBytes;
 use crate::measure::{
-    CpuSignature, Firmware, FirmwareReadError, KernelHashes, Launch, MAX_FIRMWARE, MeasureError,
-    Mode, Svsm, Variants, VcpuCounts, Vmm, firmware_context, sha256_reader,
+    CpuSignature, Firmware, FirmwareReadError, IGVM_MAGIC, Igvm, KernelHashes, Launch,
+    LaunchDigest, MAX_FIRMWARE, MeasureError, Measurement, Mode, Svsm, Variants, VcpuCounts, Vmm,
+    firmware_context, sha256_reader,
 };
 
 /// Largest key file read, in bytes.
@@ -32,8 +33,8 @@ pub struct MeasureArgs {
     /// Kind of guest
     #[arg(long, value_enum, default_value = "snp")]
     mode: ModeArg,
-    /// OVMF image, as given to QEMU's -bios
-    #[arg(long, visible_alias = "ovmf", value_name = "FILE")]
+    /// OVMF image, as given to QEMU's -bios; or an IGVM file, which says all that is measured
+    #[arg(long, visible_aliases = ["ovmf", "igvm"], value_name = "FILE")]
     firmware: PathBuf,
     /// vCPU counts: 4, or 1,2,4, or 1..64
     #[arg(long, value_name = "LIST")]
@@ -61,7 +62,8 @@ pub struct MeasureArgs {
     /// SEV_FEATURES of the vCPUs [default: 0x1 for snp, 0 for sev-es]
     #[arg(long, value_name = "NUMBER", value_parser = number::<u64>)]
     guest_features: Option<u64>,
-    /// Digest of the firmware's pages, computed elsewhere: of --firmware the tables alone count then
+    /// Digest of the firmware's pages, computed elsewhere: of --firmware the tables alone count
+    /// then
     #[arg(long, value_name = "HEX")]
     snp_ovmf_hash: Option<HexBytes<48>>,
     /// SVSM image, for --mode snp:svsm
@@ -196,6 +198,9 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
         ModeArg::SevEs => Mode::SevEs,
         ModeArg::Sev => Mode::Sev,
     };
+    if mode == Mode::Snp && is_igvm(&args.firmware)? {
+        return write(args, mode, &[igvm(args)?], None, out);
+    }
     consistent(args, mode)?;
     if matches!(args.mode, ModeArg::SnpOvmfHash) {
         let context = firmware_context(&firmware(&args.firmware, mode)?)
@@ -252,16 +257,62 @@ pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureComman
             Row::new(args, cpu, signer.as_ref(), measurement)
         })
         .collect::<Result<Vec<_>, _>>()?;
+    write(args, mode, &rows, signer.as_ref(), out)
+}
+
+/// Writes the digests, and the policy file where one is asked for.
+fn write(
+    args: &MeasureArgs,
+    mode: Mode,
+    rows: &[Row],
+    signer: Option<&Signer>,
+    out: &mut impl Write,
+) -> Result<(), MeasureCommandError> {
     if let Some(path) = &args.policy_out {
-        write_policy(path, args.force, &output::policy(&rows, signer.as_ref()))?;
+        write_policy(path, args.force, &output::policy(rows, signer))?;
     }
     let text = if args.json {
-        output::json_text(args, mode, &rows)
+        output::json_text(args, mode, rows)
     } else {
-        output::text(args, &rows)
+        output::text(args, rows)
     };
     out.write_all(text.as_bytes())
         .map_err(MeasureCommandError::Output)
+}
+
+/// Whether the file begins as an IGVM file does.
+fn is_igvm(path: &Path) -> Result<bool, MeasureCommandError> {
+    let mut magic = [0; IGVM_MAGIC.len()];
+    let image = File::open(path).map_err(|source| file(path, source))?;
+    let read = image.take(magic.len() as u64).read_exact(&mut magic);
+    Ok(read.is_ok() && magic == IGVM_MAGIC)
+}
+
+/// The digest of an IGVM file, with a warning where QEMU launches it otherwise.
+fn igvm(args: &MeasureArgs) -> Result<Row, MeasureCommandError> {
+    let more = args.vcpus.is_some()
+        || args.kernel.is_some()
+        || args.id_key.is_some()
+        || args.svsm.is_some()
+        || args.snp_ovmf_hash.is_some()
+        || args.guest_features.is_some()
+        || !matches!(args.mode, ModeArg::Snp);
+    if more {
+        return Err(MeasureCommandError::Usage(
+            "an IGVM file says all that is measured: give no vCPUs, kernel, key, features or mode",
+        ));
+    }
+    let bytes = read(&args.firmware, MAX_FIRMWARE as u64)?;
+    let measured = Igvm::measure(&bytes).map_err(|source| in_file(&args.firmware, source))?;
+    for differs in &measured.kvm_differs {
+        super::say(&format!("warning: QEMU launches another digest: {differs}"));
+    }
+    let measurement = Measurement {
+        boot: 0,
+        vcpus: None,
+        digest: LaunchDigest::Snp(measured.digest),
+    };
+    Row::new(args, None, None, measurement)
 }
 
 /// Refuses arguments that the mode has no use for: whoever gives one expects it to count.
