@@ -15,7 +15,7 @@ run_packages=(
     # the host of the VMs
     qemu-utils ovmf nftables iproute2 curl cpio
     # the guest image
-    mmdebstrap debian-archive-keyring e2fsprogs fdisk dosfstools mtools
+    mmdebstrap debian-archive-keyring e2fsprogs xfsprogs fdisk dosfstools mtools
     # the person at the other end
     openssh-client procps util-linux
 )

@@ -5,7 +5,7 @@
 //! last, and no part of the user's has a say in how they are merged:
 //!
 //! 1. the user's parts, as they are;
-//! 2. [`lists`]: keys, file systems and mounts, *appended* to the user's;
+//! 2. [`lists`]: keys, *appended* to the user's;
 //! 3. [`settings`]: single values, *replacing* the user's. Each that differs is a warning.
 //!
 //! root gets the keys because cloud-init's ssh module gives top-level `ssh_authorized_keys` to
@@ -13,9 +13,7 @@
 //! under `users`: that would lock its password with `!`, and an sshd without PAM (Alpine) then
 //! refuses its keys too. The keys are also in the meta-data, which user data cannot change.
 //!
-//! Volumes: `partition: any` makes cloud-init look for a file system first and leave a disk
-//! alone that has any. (`none` would format at every first boot, and with it a volume that
-//! moves to a new VM.) These are for the first boot; later ones have [`super::boothook`].
+//! Volumes are not in it: see [`super::boothook`].
 
 use std::fmt::Write as _;
 
@@ -25,10 +23,6 @@ use super::{
     spec::{SeedSpec, SeedVolume},
     yaml::Node,
 };
-
-/// Options of a volume in `/etc/fstab`: a missing volume does not stop the boot, freed blocks go
-/// back to the host, and a volume that has grown is filled at the next boot.
-pub(super) const MOUNT_OPTIONS: &str = "defaults,nofail,discard,x-systemd.growfs";
 
 /// Keys whose values the agent decides, and the values as YAML. `hostname` comes on top.
 const SETTINGS: &[(&str, &str)] = &[
@@ -61,37 +55,14 @@ pub(super) const MERGE_LISTS: &str = "dict(no_replace,recurse_list)+list(append)
 /// How the settings are merged: replace.
 pub(super) const MERGE_SETTINGS: &str = "dict(replace)+list()+str()";
 
-/// The body of the lists, or nothing if all are empty.
-pub(super) fn lists(spec: &SeedSpec, volumes: &[&SeedVolume]) -> String {
+/// The body of the lists, or nothing if it would be empty.
+pub(super) fn lists(spec: &SeedSpec) -> String {
     let mut out = String::new();
     if !spec.ssh_keys.is_empty() {
         out.push_str("ssh_authorized_keys:\n");
         for key in &spec.ssh_keys {
             let _ = writeln!(out, "  - {}", quote(key.as_str()));
         }
-    }
-    if volumes.is_empty() {
-        return out;
-    }
-    out.push_str("fs_setup:\n");
-    for volume in volumes {
-        let _ = writeln!(
-            out,
-            "  - device: {}\n    filesystem: {}\n    partition: any\n    overwrite: false",
-            quote(&volume.device()),
-            quote(volume.fs.name()),
-        );
-    }
-    out.push_str("mounts:\n");
-    for volume in volumes {
-        let _ = writeln!(
-            out,
-            "  - [{}, {}, {}, {}, \"0\", \"2\"]",
-            quote(&volume.device()),
-            quote(volume.mount.as_str()),
-            quote(volume.fs.name()),
-            quote(MOUNT_OPTIONS),
-        );
     }
     out
 }

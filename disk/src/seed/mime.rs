@@ -6,6 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mail_parser::{MessageParser, MimeHeaders as _, PartType};
 use sha2::{Digest as _, Sha256};
 
+use super::{encoding, limits::MAX_USER_DATA};
+
 /// Most parts in a user's message.
 pub(super) const MAX_PARTS: usize = 32;
 /// Longest line that needs no encoding (RFC 5322 section 2.1.1).
@@ -102,16 +104,46 @@ fn boundary(bodies: &[(&str, String)]) -> String {
     }
 }
 
+/// Bytes in which cloud-init looks for `MIME-Version:` (`cloudinit/user_data.py`).
+const SNIFF: usize = 4096;
+
 /// Does cloud-init or a mail program see a message in this text?
 pub(super) fn is_message(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default().to_ascii_lowercase();
-    first.starts_with("content-type:") || first.starts_with("mime-version:")
+    if first.starts_with("content-type:") || first.starts_with("mime-version:") {
+        return true;
+    }
+    // Any other header first, or the line that a mailbox puts before a message.
+    let name = first.split_once(':').map_or("", |(name, _)| name);
+    let header = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let start = text.as_bytes().get(..SNIFF).unwrap_or(text.as_bytes());
+    (header || first.starts_with("from "))
+        && start
+            .to_ascii_lowercase()
+            .windows(13)
+            .any(|w| w == b"mime-version:")
 }
+
+/// The types whose content cloud-init decompresses.
+const COMPRESSED: &[&str] = &[
+    "application/gzip",
+    "application/gzip-compressed",
+    "application/gzipped",
+    "application/x-compress",
+    "application/x-compressed",
+    "application/x-gunzip",
+    "application/x-gzip",
+    "application/x-gzip-compressed",
+];
 
 /// Reads a message into its parts, containers left out.
 pub(super) fn decode(text: &str) -> Result<Vec<Part>, String> {
+    let headers = match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("From ") => rest,
+        _ => text,
+    };
     let message = MessageParser::default()
-        .parse(text)
+        .parse(headers)
         .ok_or("it is not a MIME message")?;
     // A nested part has a container, so this bounds containers, too.
     if message.parts.len() > 2 * MAX_PARTS {
@@ -119,7 +151,7 @@ pub(super) fn decode(text: &str) -> Result<Vec<Part>, String> {
     }
     let mut parts = Vec::new();
     for part in &message.parts {
-        let content_type = match part.content_type() {
+        let mut content_type = match part.content_type() {
             None => "text/plain".to_owned(),
             Some(t) => format!("{}/{}", t.ctype(), t.subtype().unwrap_or_default()),
         }
@@ -128,7 +160,14 @@ pub(super) fn decode(text: &str) -> Result<Vec<Part>, String> {
             PartType::Multipart(_) => continue,
             PartType::Text(text) | PartType::Html(text) => text.clone().into_owned(),
             PartType::Binary(bytes) | PartType::InlineBinary(bytes) => {
-                match String::from_utf8(bytes.to_vec()) {
+                let bytes = if COMPRESSED.contains(&content_type.as_str()) {
+                    // What it is, its first line says.
+                    content_type = "text/plain".to_owned();
+                    encoding::gunzip(bytes, MAX_USER_DATA)?
+                } else {
+                    bytes.to_vec()
+                };
+                match String::from_utf8(bytes) {
                     Ok(text) => text,
                     Err(_) => return Err(format!("a part of type {content_type:?} is not UTF-8")),
                 }
@@ -173,7 +212,7 @@ pub(super) fn decode(text: &str) -> Result<Vec<Part>, String> {
 
 /// A file name that can stand in a header and in a directory; others are left out, and
 /// cloud-init numbers the part.
-fn plain_name(name: &str) -> bool {
+pub(super) fn plain_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && !name.starts_with('.')
         && name
@@ -181,7 +220,7 @@ fn plain_name(name: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || b"._-".contains(&c))
 }
 
-fn merge_type(text: &str) -> Result<String, String> {
+pub(super) fn merge_type(text: &str) -> Result<String, String> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || b"_-+(), ".contains(&c);
     if text.len() <= 128 && text.bytes().all(allowed) {
         Ok(text.trim().to_owned())

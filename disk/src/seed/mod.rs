@@ -42,10 +42,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod archive;
 mod boothook;
 mod cloud_config;
+mod encoding;
 mod error;
 pub(crate) mod iso9660;
+mod limits;
 mod mime;
 mod names;
 mod network_config;
@@ -58,9 +61,10 @@ mod user_data;
 mod yaml;
 
 pub use error::{SeedError, SeedWarning};
+pub use limits::MAX_USER_DATA;
 pub use names::{Hostname, MountPoint};
 pub use network_config::NetworkSpec;
 pub use render::{Seed, SeedFiles, VOLUME_ID, build, render};
 pub use spec::{Filesystem, MAX_SERIAL, MAX_SSH_KEYS, MAX_VOLUMES, SeedSpec, SeedVolume};
 pub use ssh_key::{MAX_KEY_LEN, SshKey};
-pub use user_data::{MAX_USER_DATA, UserData};
+pub use user_data::UserData;

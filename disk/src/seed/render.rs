@@ -23,7 +23,7 @@ pub struct Seed {
 /// The files of a seed, before they are an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedFiles {
-    /// `user-data`: a cloud-config, or a MIME message if there are volumes or the user's data.
+    /// `user-data`: a MIME message of the user's parts and the agent's.
     pub user_data: String,
     /// `meta-data`: YAML.
     pub meta_data: String,
@@ -76,7 +76,7 @@ pub fn render(spec: &SeedSpec) -> Result<SeedFiles, SeedError> {
     // A mount point within another comes after it: paths in order are in that order.
     let mut volumes: Vec<&SeedVolume> = spec.volumes.iter().collect();
     volumes.sort_by(|a, b| a.mount.cmp(&b.mount));
-    let lists = cloud_config::lists(spec, &volumes);
+    let lists = cloud_config::lists(spec);
     let settings = cloud_config::settings(spec);
 
     let user_parts = spec.user_data.as_ref().map_or(&[][..], UserData::parts);
@@ -88,40 +88,25 @@ pub fn render(spec: &SeedSpec) -> Result<SeedFiles, SeedError> {
         }
     }
 
-    let whole = format!("#cloud-config\n{settings}{lists}");
-    // cloud-init takes anything with this near its beginning for MIME: a key's comment may have
-    // it.
-    let plain = user_parts.is_empty()
-        && volumes.is_empty()
-        && !whole.to_ascii_lowercase().contains("mime-version:");
-    let user_data = if plain {
-        whole
-    } else {
-        let ours = |name: &str, merge: &str, body: &str| mime::Part {
-            content_type: "text/cloud-config".to_owned(),
-            filename: Some(name.to_owned()),
-            merge_type: None,
-            body: format!("#cloud-config\nmerge_how: \"{merge}\"\n{body}"),
-        };
-        let mut parts: Vec<mime::Part> = user_parts.iter().map(|part| part.mime.clone()).collect();
-        if !lists.is_empty() {
-            parts.push(ours("crn-lists.cfg", cloud_config::MERGE_LISTS, &lists));
-        }
-        if !volumes.is_empty() {
-            parts.push(mime::Part {
-                content_type: boothook::CONTENT_TYPE.to_owned(),
-                filename: Some("crn-volumes.sh".to_owned()),
-                merge_type: None,
-                body: boothook::render(&volumes),
-            });
-        }
-        parts.push(ours(
-            "crn-settings.cfg",
-            cloud_config::MERGE_SETTINGS,
-            &settings,
-        ));
-        mime::encode(&parts)
+    let ours = |name: &str, merge: &str, body: &str| mime::Part {
+        content_type: "text/cloud-config".to_owned(),
+        filename: Some(name.to_owned()),
+        merge_type: None,
+        body: format!("#cloud-config\nmerge_how: \"{merge}\"\n{body}"),
     };
+    let mut parts: Vec<mime::Part> = user_parts.iter().map(|part| part.mime.clone()).collect();
+    if !lists.is_empty() {
+        parts.push(ours("crn-lists.cfg", cloud_config::MERGE_LISTS, &lists));
+    }
+    parts.push(mime::Part {
+        content_type: boothook::CONTENT_TYPE.to_owned(),
+        filename: Some("crn-volumes.sh".to_owned()),
+        merge_type: None,
+        body: boothook::render(&volumes),
+    });
+    let merge = cloud_config::MERGE_SETTINGS;
+    parts.push(ours("crn-settings.cfg", merge, &settings));
+    let user_data = mime::encode(&parts);
     Ok(SeedFiles {
         user_data,
         meta_data: cloud_config::meta_data(spec),

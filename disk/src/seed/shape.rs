@@ -10,7 +10,6 @@ pub(super) fn check(config: &Node) -> Result<(), String> {
     };
     for (key, value) in entries {
         match (key.as_str(), value) {
-            ("<<", _) => return Err("a merge key `<<` at the top is not supported".to_owned()),
             ("ssh_authorized_keys", Node::Sequence(keys))
                 if keys.iter().all(|key| key.text().is_some()) => {}
             ("ssh_authorized_keys", _) => {

@@ -3,25 +3,24 @@
 use std::str::FromStr;
 
 use super::{
+    archive, encoding,
     error::{SeedError, excerpt},
+    limits::MAX_USER_DATA,
     mime, shape,
     yaml::{self, Node},
 };
 
-/// Most bytes of user data: 256 KiB. NoCloud knows no limit; EC2's is 16 KiB.
-pub const MAX_USER_DATA: usize = 256 * 1024;
-
 /// The user's cloud-init data, checked.
 ///
-/// Accepted, alone or as parts of a MIME message: `#cloud-config`, scripts (`#!`),
-/// `#cloud-boothook` and Jinja templates (`## template: jinja`) of a cloud-config or script.
+/// Accepted, alone or as parts of a MIME message or of a `#cloud-config-archive`:
+/// `#cloud-config`, scripts (`#!`), `#cloud-boothook` and Jinja templates
+/// (`## template: jinja`) of one of them; all of it in gzip or base64 too.
 ///
 /// Refused, with the reason:
 /// - `#include` and `#include-once`: when the address does not answer, cloud-init drops all user
 ///   data, the agent's too, and nobody can log in.
 /// - `#part-handler`: code that can take the place of cloud-init's own handling.
-/// - `#cloud-config-archive`, `#cloud-config-jsonp`, compressed and binary data: not needed, and
-///   each another way past the checks. A MIME message can say the same.
+/// - `#cloud-config-jsonp` and binary data: not needed, and each another way past the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserData {
     parts: Vec<UserPart>,
@@ -51,6 +50,7 @@ enum Kind {
     PerOnce,
     Boothook,
     Template,
+    Archive,
 }
 
 impl Kind {
@@ -64,6 +64,7 @@ impl Kind {
             Self::PerOnce => "text/x-shellscript-per-once",
             Self::Boothook => "text/cloud-boothook",
             Self::Template => "text/jinja2",
+            Self::Archive => "text/cloud-config-archive",
         }
     }
 
@@ -78,6 +79,7 @@ impl Kind {
             "text/x-shellscript-per-once" => Self::PerOnce,
             "text/cloud-boothook" => Self::Boothook,
             "text/jinja2" => Self::Template,
+            "text/cloud-config-archive" => Self::Archive,
             "text/x-include-url" | "text/x-include-once-url" => return Err(INCLUDE.to_owned()),
             "text/part-handler" => return Err(PART_HANDLER.to_owned()),
             other => {
@@ -92,10 +94,7 @@ impl Kind {
     fn sniff(text: &str) -> Result<Self, String> {
         const BEGINNINGS: &[(&str, Result<Kind, &str>)] = &[
             ("## template: jinja", Ok(Kind::Template)),
-            (
-                "#cloud-config-archive",
-                Err("write #cloud-config-archive as a MIME message instead"),
-            ),
+            ("#cloud-config-archive", Ok(Kind::Archive)),
             (
                 "#cloud-config-jsonp",
                 Err("#cloud-config-jsonp is not supported; write YAML"),
@@ -120,7 +119,8 @@ impl Kind {
             Some((_, Ok(kind))) => Ok(*kind),
             Some((_, Err(reason))) => Err((*reason).to_owned()),
             None => Err("it must begin with #cloud-config, #!, #cloud-boothook, \
-                         ## template: jinja, or the headers of a MIME message"
+                         #cloud-config-archive, ## template: jinja, or the headers of a MIME \
+                         message"
                 .to_owned()),
         }
     }
@@ -144,41 +144,43 @@ impl UserData {
                 bytes.len()
             )));
         }
-        if bytes.starts_with(&[0x1f, 0x8b]) {
-            return Err(refuse("it is compressed; give it as it is".to_owned()));
-        }
+        let bytes = encoding::unwrap(bytes, MAX_USER_DATA).map_err(refuse)?;
         let text =
-            std::str::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8 text".to_owned()))?;
+            std::str::from_utf8(&bytes).map_err(|_| refuse("it is not UTF-8 text".to_owned()))?;
         // An editor's byte order mark would hide the first line from cloud-init.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start();
         if text.is_empty() {
             return Err(refuse("it is empty".to_owned()));
         }
-        if !mime::is_message(text) {
-            let kind = Kind::sniff(text).map_err(refuse)?;
-            let mime = mime::Part {
-                content_type: kind.content_type().to_owned(),
+        let message = mime::is_message(text);
+        let found = if message {
+            mime::decode(text).map_err(refuse)?
+        } else {
+            vec![mime::Part {
+                content_type: "text/plain".to_owned(),
                 filename: None,
                 merge_type: None,
                 body: text.to_owned(),
-            };
-            let part = check(1, kind, mime).map_err(refuse)?;
-            return Ok(Self {
-                parts: part.into_iter().collect(),
-            });
-        }
+            }]
+        };
         let mut parts = Vec::new();
-        for (number, mut mime) in (1..).zip(mime::decode(text).map_err(refuse)?) {
-            let refuse = |reason| SeedError::UserData {
-                part: Some(number),
-                reason,
-            };
-            let kind = Kind::declared(&mime.content_type, &mime.body).map_err(refuse)?;
-            mime.content_type = kind.content_type().to_owned();
-            parts.extend(check(number, kind, mime).map_err(refuse)?);
+        let mut number = 0;
+        for mime in found {
+            for mime in unpacked(mime).map_err(refuse)? {
+                number += 1;
+                let part = message.then_some(number);
+                let refuse = |reason| SeedError::UserData { part, reason };
+                parts.extend(part_of(number, mime).map_err(refuse)?);
+            }
         }
-        if parts.is_empty() {
-            return Err(refuse("the MIME message has no parts".to_owned()));
+        if number == 0 {
+            return Err(refuse("it has no parts".to_owned()));
+        }
+        if number > mime::MAX_PARTS {
+            return Err(refuse(format!(
+                "it has more than {} parts",
+                mime::MAX_PARTS
+            )));
         }
         Ok(Self { parts })
     }
@@ -196,8 +198,18 @@ impl FromStr for UserData {
     }
 }
 
+/// A part, or what is in it if it is an archive.
+fn unpacked(part: mime::Part) -> Result<Vec<mime::Part>, String> {
+    match Kind::declared(&part.content_type, &part.body) {
+        Ok(Kind::Archive) => archive::parts(&part.body),
+        _ => Ok(vec![part]),
+    }
+}
+
 /// Checks one part; an empty cloud-config is none.
-fn check(number: usize, kind: Kind, mime: mime::Part) -> Result<Option<UserPart>, String> {
+fn part_of(number: usize, mut mime: mime::Part) -> Result<Option<UserPart>, String> {
+    let kind = Kind::declared(&mime.content_type, &mime.body)?;
+    mime.content_type = kind.content_type().to_owned();
     if mime.body.contains('\0') {
         return Err("it has a NUL byte".to_owned());
     }
@@ -216,15 +228,18 @@ fn check(number: usize, kind: Kind, mime: mime::Part) -> Result<Option<UserPart>
                 .split_once('\n')
                 .map_or("", |(_, rest)| rest);
             match Kind::sniff(rest) {
-                Ok(Kind::CloudConfig | Kind::Script) => None,
+                Ok(Kind::CloudConfig | Kind::Script | Kind::Boothook) => None,
                 Err(reason) if rest.trim_start().starts_with('#') => return Err(reason),
                 _ => {
                     return Err(
-                        "a template must have #cloud-config or #! in its second line".to_owned(),
+                        "a template must have #cloud-config, #! or #cloud-boothook in its \
+                         second line"
+                            .to_owned(),
                     );
                 }
             }
         }
+        Kind::Archive => return Err("an archive within an archive".to_owned()),
         _ => None,
     };
     Ok(Some(UserPart {
@@ -293,7 +308,15 @@ mod tests {
                 "does not answer",
             ),
             ("#part-handler\nimport os\n".to_owned(), "replaces"),
-            ("#cloud-config-archive\n- {content: x}\n".to_owned(), "MIME"),
+            (
+                "#cloud-config-archive\n- {content: hello, type: text/x}\n".to_owned(),
+                "not supported",
+            ),
+            ("#cloud-config-archive\na: 1\n".to_owned(), "list"),
+            (
+                "#cloud-config-archive\n- {launch-index: 1}\n".to_owned(),
+                "content",
+            ),
             ("#cloud-config-jsonp\n[]".to_owned(), "YAML"),
             (
                 "## template: jinja\n{% include '/etc/shadow' %}".to_owned(),
@@ -307,7 +330,6 @@ mod tests {
             ("#cloud-config\na: [\n".to_owned(), "YAML"),
             ("#cloud-config\na: \0\n".to_owned(), "NUL"),
             ("#!/bin/sh\n\0".to_owned(), "NUL"),
-            ("#cloud-config\n<<: {hostname: x}\n".to_owned(), "merge key"),
             ("#cloud-config\nmounts:\n".to_owned(), "`mounts`"),
             ("#cloud-config\nmounts: [[]]\n".to_owned(), "`mounts`"),
             ("#cloud-config\nmounts: [/dev/vdb]\n".to_owned(), "`mounts`"),
@@ -334,7 +356,7 @@ mod tests {
             ),
             (
                 message("--b\nContent-Type: application/gzip\n\nx\n"),
-                "not supported",
+                "damaged",
             ),
             (
                 message("--b\nContent-Type: text/cloud-config; charset=utf-16\n\na: 1\n"),
@@ -349,7 +371,7 @@ mod tests {
                 "Merge-Type",
             ),
             (message(&many), "more than 32"),
-            (message(""), "MIME"),
+            (message(""), "no parts"),
         ] {
             let error = match text.parse::<UserData>() {
                 Ok(data) => panic!("{text:?} was taken: {data:?}"),
@@ -357,12 +379,6 @@ mod tests {
             };
             assert!(error.contains(because), "{text:?}: {error}");
         }
-        assert!(
-            UserData::parse(b"\x1f\x8b\x08\0")
-                .unwrap_err()
-                .to_string()
-                .contains("compressed")
-        );
         assert!(
             UserData::parse(b"#!/bin/sh\n\xff")
                 .unwrap_err()

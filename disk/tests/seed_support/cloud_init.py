@@ -14,7 +14,8 @@ import tempfile
 from unittest import mock
 
 from cloudinit import distros, handlers, helpers, sources, util
-from cloudinit.config import cc_disk_setup, cc_mounts, cc_ssh, schema
+from cloudinit.config import cc_ssh, schema
+from cloudinit.handlers import boot_hook
 from cloudinit.handlers.boot_hook import BootHookPartHandler
 from cloudinit.handlers.cloud_config import CloudConfigPartHandler
 from cloudinit.handlers.jinja_template import JinjaTemplatePartHandler
@@ -44,8 +45,8 @@ def merge(user_data, base):
         json.dump({"v1": {"region": "north"}, "ds": {}}, f)
     message = UserDataProcessor(paths).process(user_data)
     config = CloudConfigPartHandler(paths)
-    # Boot hooks are run when they are found, so only the name is recorded.
-    parts = [config, ShellScriptPartHandler(paths, script_path="scripts")]
+    hooks = BootHookPartHandler(paths, mock.Mock(get_instance_id=lambda: "i"))
+    parts = [config, ShellScriptPartHandler(paths, script_path="scripts"), hooks]
     jinja = JinjaTemplatePartHandler(paths, sub_handlers=parts)
     known = helpers.ContentHandlers()
     for handler in parts + [jinja]:
@@ -56,11 +57,13 @@ def merge(user_data, base):
         "data": None,
         "frequency": PER_INSTANCE,
         "handlercount": 0,
-        "excluded": BootHookPartHandler(paths, mock.Mock()).list_types(),
+        "excluded": [],
     }
     for handler in parts + [jinja]:
         handlers.call_begin(handler, None, PER_INSTANCE)
-    handlers.walk(message, handlers.walker_callback, data=state)
+    # Boothooks are run when they are found; here they are only written.
+    with mock.patch.object(boot_hook.subp, "subp"):
+        handlers.walk(message, handlers.walker_callback, data=state)
     for handler in parts + [jinja]:
         handlers.call_end(handler, None, PER_INSTANCE)
     merged = util.load_yaml(util.load_file(paths.get_ipath("cloud_config")))
@@ -69,7 +72,8 @@ def merge(user_data, base):
         if os.path.basename(root) == "scripts":
             for name in files:
                 scripts[name] = util.load_file(os.path.join(root, name))
-    return merged, scripts
+    with open(os.path.join(base, "instances", "i", "boothooks", "crn-volumes.sh")) as f:
+        return merged, scripts, f.read()
 
 
 def authorized(config, public_keys, distro_name):
@@ -90,61 +94,6 @@ def authorized(config, public_keys, distro_name):
     return got
 
 
-DISKS = {
-    "empty": 'NAME="vdb" TYPE="disk" FSTYPE="" LABEL=""\n',
-    "ext4": 'NAME="vdb" TYPE="disk" FSTYPE="ext4" LABEL=""\n',
-    "ext4 with a label": 'NAME="vdb" TYPE="disk" FSTYPE="ext4" LABEL="mine"\n',
-    "xfs": 'NAME="vdb" TYPE="disk" FSTYPE="xfs" LABEL=""\n',
-    "encrypted": 'NAME="vdb" TYPE="disk" FSTYPE="crypto_LUKS" LABEL=""\n',
-    "partition": 'NAME="vdb" TYPE="disk" FSTYPE="" LABEL=""\n'
-    'NAME="vdb1" TYPE="part" FSTYPE="ext4" LABEL=""\n',
-}
-
-
-def formatted(definition):
-    """The mkfs commands for a disk with each content."""
-    commands = {}
-    for content, lsblk in DISKS.items():
-        ran = []
-
-        def subp(command, **_):
-            if "lsblk" in command[0]:
-                lines = lsblk.splitlines(True)
-                return "".join(lines[:1] if "--nodeps" in command else lines), ""
-            if "blkid" in command[0]:
-                raise AssertionError("not asked for")
-            ran.append(command)
-            return "", ""
-
-        with mock.patch.object(cc_disk_setup.subp, "subp", subp), mock.patch.object(
-            cc_disk_setup.subp, "which", lambda name: name
-        ), mock.patch.object(cc_disk_setup, "assert_and_settle_device"):
-            cc_disk_setup.mkfs(dict(definition))
-        commands[content] = ran
-    return commands
-
-
-def fstab(config, base):
-    """What the mounts module writes and runs."""
-    distro = distros.fetch("debian")("debian", {}, None)
-    cloud = mock.Mock(distro=distro, device_name_to_device=lambda name: None)
-    path = os.path.join(base, "fstab")
-    made, ran = [], []
-    with mock.patch.object(cc_mounts, "FSTAB_PATH", path), mock.patch.object(
-        cc_mounts, "_is_block_device", lambda *_: True
-    ), mock.patch.object(cc_mounts.util, "ensure_dir", made.append), mock.patch.object(
-        cc_mounts.subp, "subp", lambda command, **_: ran.append(command)
-    ), mock.patch.object(
-        cc_mounts.util, "mounts", lambda: {}
-    ), mock.patch.object(
-        distro, "uses_systemd", lambda: True
-    ):
-        config = json.loads(json.dumps({**config, "swap": {}}))
-        cc_mounts.handle("mounts", config, cloud, logging.getLogger(), [])
-    lines = util.load_file(path).splitlines() if os.path.exists(path) else []
-    return {"lines": lines, "directories": made, "commands": ran}
-
-
 def network(text):
     """The network configuration as two renderers write it."""
     with mock.patch.object(
@@ -160,7 +109,7 @@ def network(text):
 def main():
     user_data, meta_data, network_config = (open(path, "rb").read() for path in sys.argv[1:])
     with tempfile.TemporaryDirectory() as base:
-        config, scripts = merge(user_data, base)
+        config, scripts, hook = merge(user_data, base)
         meta = util.load_yaml(meta_data)
         keys = sources.normalize_pubkey_data(meta.get("public-keys"))
         invalid = None
@@ -176,8 +125,7 @@ def main():
                 name: authorized(config, keys, name) for name in ("debian", "ubuntu", "alpine")
             },
             "authorized_by_meta": authorized({"disable_root": False}, keys, "debian"),
-            "formatted": [formatted(item) for item in config.get("fs_setup", [])],
-            "fstab": fstab(config, base),
+            "boothook": hook,
             "network": network(network_config),
             "invalid": invalid,
         }

@@ -6,7 +6,12 @@
 )]
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use disk::seed::{Filesystem, NetworkSpec, SeedSpec, SeedVolume};
 
@@ -22,6 +27,35 @@ pub(crate) fn run(command: &mut Command) -> String {
     );
     assert!(output.status.success(), "{command:?}: {text}");
     text
+}
+
+/// Directory of cloud-init's Python modules, of the version in Debian 12 (or of whatever release
+/// the tests run on). The package is unpacked, not installed: a host does not want it to run.
+pub(crate) fn cloud_init() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cloud-init");
+        let modules = dir.join("usr/lib/python3/dist-packages");
+        if !modules.join("cloudinit/version.py").exists() {
+            let new = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            run(Command::new("apt-get")
+                .args(["download", "cloud-init"])
+                .current_dir(new.path()));
+            let package = fs::read_dir(new.path())
+                .unwrap()
+                .next()
+                .unwrap()
+                .unwrap()
+                .path();
+            run(Command::new("dpkg")
+                .arg("-x")
+                .arg(package)
+                .arg(new.path().join("x")));
+            // Another test may have been quicker: what is there then is the same.
+            let _ = fs::rename(new.path().join("x"), &dir);
+        }
+        modules
+    })
 }
 
 pub(crate) const KEY: &str =
