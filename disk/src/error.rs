@@ -101,7 +101,7 @@ pub enum Error {
     },
 
     /// Another process has the disk open.
-    #[error("{path} is in use by another process (a running QEMU?); stop it, or resize online")]
+    #[error("{path} is in use by another process (a running QEMU?); stop that first")]
     InUse {
         /// The disk.
         path: PathBuf,
@@ -115,7 +115,7 @@ pub enum Error {
     },
 
     /// The content is not what was announced.
-    #[error("{what} has digest {found}, expected {expected}; it was discarded")]
+    #[error("{what} has digest {found}, expected {expected}; nothing was stored")]
     DigestMismatch {
         /// File name or URL.
         what: String,
@@ -127,7 +127,7 @@ pub enum Error {
 
     /// An image in the store no longer has the content it is named for.
     #[error(
-        "stored image {path} is damaged: its content has digest {found}; remove it and pull it again"
+        "stored image {path} is damaged: its content has digest {found}; pull or import it again, which mends it"
     )]
     Damaged {
         /// The image's file.
@@ -144,7 +144,7 @@ pub enum Error {
     },
 
     /// Larger than the caller allows.
-    #[error("{what} has {size}, more than the {max} allowed")]
+    #[error("{what} has {size}, more than the {max} allowed (images.max_mib)")]
     TooLarge {
         /// File name or URL.
         what: String,
@@ -262,7 +262,7 @@ pub enum Flaw {
     Empty,
     #[error("its {found} format was not asked for: {expected} was")]
     WrongFormat { expected: Format, found: Format },
-    #[error("it is a {what}, not a raw disk")]
+    #[error("it is not a raw disk but {what}")]
     Pretends { what: &'static str },
     #[error("its length {len} is no multiple of 512")]
     UnalignedLength { len: u64 },
@@ -280,7 +280,9 @@ pub enum Flaw {
     HeaderLength { length: u32 },
     #[error("virtual size {size} is impossible (a multiple of 512, above 0, at most {max})")]
     VirtualSize { size: u64, max: u64 },
-    #[error("it names a backing file ({name:?}): images must stand alone")]
+    #[error(
+        "it names a backing file ({name:?}): images must stand alone (`qemu-img convert` makes them so)"
+    )]
     BackingFile { name: String },
     #[error("its backing file is {found:?}, not {expected:?}")]
     WrongBacking {
@@ -366,6 +368,10 @@ pub enum Flaw {
     },
     #[error("L2 table entry {index} points to {offset}, which is metadata")]
     EntryToMetadata { index: u64, offset: u64 },
+    #[error(
+        "L2 table entry {index} has a bitmap of subclusters ({bitmap:#018x}) that contradicts itself or the entry"
+    )]
+    Subclusters { index: u64, bitmap: u64 },
     #[error("{what} is not supported here")]
     Unsupported { what: &'static str },
 }

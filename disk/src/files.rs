@@ -146,6 +146,27 @@ impl NewFile {
         }
     }
 
+    /// Syncs the file and puts it in the place of `target`, whatever is there. Who has the old file
+    /// open keeps it.
+    pub(crate) fn publish_over(mut self, target: &Path) -> Result<(), Error> {
+        self.file.sync_all().map_err(Error::io("sync", target))?;
+        let temp = match self.temp.take() {
+            Some(temp) => temp,
+            None => {
+                let temp = parent(target).join(temp_name(target));
+                let fd = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                rustix::fs::linkat(CWD, fd, CWD, &temp, AtFlags::SYMLINK_FOLLOW)
+                    .map_err(Error::sys("create", &temp))?;
+                temp
+            }
+        };
+        std::fs::rename(&temp, target).map_err(|error| {
+            let _ = std::fs::remove_file(&temp);
+            Error::io("replace", target)(error)
+        })?;
+        sync_dir(parent(target))
+    }
+
     fn remove_temp(&mut self) {
         if let Some(temp) = self.temp.take() {
             let _ = std::fs::remove_file(temp);

@@ -37,6 +37,11 @@ pub struct ImageInfo {
     pub cluster_size: Option<ByteSize>,
     /// Whether some clusters are compressed.
     pub compressed: bool,
+    /// Whether the first sector has the mark of a disk that a firmware boots from (55 AA; GPT has
+    /// it too). `None` where it was not looked at. Without it a guest most likely finds "not a
+    /// bootable disk".
+    #[serde(default)]
+    pub boot_mark: Option<bool>,
 }
 
 /// Inspects an open image: QCOW2 by its magic, raw otherwise, and nothing that is neither.
@@ -79,7 +84,7 @@ fn read(file: &File, expect: Option<Format>) -> Result<ImageInfo, ReadError> {
     };
     match (expect, found) {
         (Some(Format::Raw), Format::Qcow2) => Err(Flaw::Pretends {
-            what: "QCOW2 image",
+            what: "a QCOW2 image",
         }
         .into()),
         (Some(Format::Qcow2), Format::Raw) => Err(match pretends(file, start, len)? {
@@ -101,6 +106,7 @@ fn qcow2(file: &File, len: u64) -> Result<ImageInfo, ReadError> {
         file_size: ByteSize::from_bytes(len),
         cluster_size: Some(ByteSize::from_bytes(image.header.cluster_size())),
         compressed: allocated.compressed > 0,
+        boot_mark: None,
     })
 }
 
@@ -124,6 +130,7 @@ fn raw(file: &File, start: &[u8], len: u64) -> Result<ImageInfo, ReadError> {
         file_size: ByteSize::from_bytes(len),
         cluster_size: None,
         compressed: false,
+        boot_mark: Some(has_boot_mark(start)),
     })
 }
 
@@ -133,35 +140,107 @@ const START: usize = 512;
 /// Offset, magic bytes, and what begins with them. QEMU probes most of these; the others are
 /// what a wrong download link gives.
 const SIGNATURES: &[(usize, &[u8], &str)] = &[
-    (0, b"QFI\xfb", "QCOW image"),
-    (0, b"QED\0", "QED image"),
-    (0, b"KDMV", "VMDK image"),
-    (0, b"COWD", "VMDK image"),
-    (0, b"# Disk DescriptorFile", "VMDK descriptor"),
-    (64, b"\x7f\x10\xda\xbe", "VDI image"),
-    (0, b"vhdxfile", "VHDX image"),
-    (0, b"conectix", "VHD image"),
-    (0, b"LUKS\xba\xbe", "LUKS volume"),
-    (0, b"WithoutFreeSpace", "Parallels image"),
-    (0, b"WithouFreSpacExt", "Parallels image"),
-    (0, b"Bochs Virtual HD Image", "Bochs image"),
-    (0, b"#!/bin/sh\n#V2.0 Format", "cloop image"),
-    (0, b"\x1f\x8b", "gzip file: decompress it first"),
-    (0, b"\xfd7zXZ\0", "xz file: decompress it first"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd file: decompress it first"),
-    (0, b"BZh", "bzip2 file: decompress it first"),
-    (0, b"PK\x03\x04", "zip archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "7z archive"),
-    (257, b"ustar", "tar archive"),
-    (0, b"<!DOCTYPE", "web page"),
-    (0, b"<!doctype", "web page"),
-    (0, b"<html", "web page"),
-    (0, b"<?xml", "XML document"),
-    (0, b"\x7fELF", "ELF program"),
+    (0, b"QFI\xfb", "a QCOW image"),
+    (
+        0,
+        b"QED\0",
+        "a QED image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (
+        0,
+        b"KDMV",
+        "a VMDK image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (
+        0,
+        b"COWD",
+        "a VMDK image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (
+        0,
+        b"# Disk DescriptorFile",
+        "a VMDK descriptor, without the disk",
+    ),
+    (
+        64,
+        b"\x7f\x10\xda\xbe",
+        "a VDI image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (
+        0,
+        b"vhdxfile",
+        "a VHDX image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (
+        0,
+        b"conectix",
+        "a VHD image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (0, b"LUKS\xba\xbe", "a LUKS volume"),
+    (
+        0,
+        b"WithoutFreeSpace",
+        "a Parallels image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (
+        0,
+        b"WithouFreSpacExt",
+        "a Parallels image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (0, b"Bochs Virtual HD Image", "a Bochs image"),
+    (0, b"#!/bin/sh\n#V2.0 Format", "a cloop image"),
+    (0, b"\x1f\x8b", "a gzip file: decompress it first"),
+    (0, b"\xfd7zXZ\0", "an xz file: decompress it first"),
+    (0, b"\x28\xb5\x2f\xfd", "a zstd file: decompress it first"),
+    (0, b"BZh", "a bzip2 file: decompress it first"),
+    (0, b"\x04\x22\x4d\x18", "an lz4 file: decompress it first"),
+    (0, b"\x5d\0\0\x80\0", "an lzma file: decompress it first"),
+    (0, b"PK\x03\x04", "a zip archive: unpack it first"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+    (0, b"Rar!\x1a\x07", "a rar archive: unpack it first"),
+    (0, b"xar!", "a xar archive: unpack it first"),
+    (257, b"ustar", "a tar archive (an OVA?): unpack it first"),
+    (
+        0,
+        b"VMA\0",
+        "a Proxmox backup (vma): extract its disk first",
+    ),
+    (0, b"hsqs", "a squashfs file system, which is no disk"),
+    (
+        0,
+        b"\x3a\xff\x26\xed",
+        "an Android sparse image: convert it with simg2img",
+    ),
+    (0, b"MSWIM\0\0\0", "a Windows image (wim)"),
+    (0, b"\x7fELF", "an ELF program"),
+    (
+        0,
+        b"version https://git-lfs",
+        "a Git LFS pointer, without the file",
+    ),
+];
+
+/// Texts that servers send instead of a file, in lower case, after blanks.
+const TEXTS: &[(&str, &str)] = &[
+    ("<!doctype", "a web page"),
+    ("<html", "a web page"),
+    ("<?xml", "an XML document"),
+    ("{\"", "a JSON document"),
 ];
 
 /// Formats that are recognised by the last 512 bytes.
-const FOOTERS: &[(&[u8], &str)] = &[(b"conectix", "VHD image"), (b"koly", "DMG image")];
+const FOOTERS: &[(&[u8], &str)] = &[
+    (
+        b"conectix",
+        "a VHD image: `qemu-img convert -O qcow2` makes an image of it",
+    ),
+    (b"koly", "a DMG image"),
+];
+
+/// 55 AA at the end of the first sector: MBR, the protective MBR of GPT, hybrid ISO, boot sector.
+fn has_boot_mark(start: &[u8]) -> bool {
+    start.get(510..512) == Some(&[0x55, 0xaa])
+}
 
 /// What a file that should be raw really is.
 fn pretends(file: &File, start: &[u8], len: u64) -> io::Result<Option<&'static str>> {
@@ -169,6 +248,19 @@ fn pretends(file: &File, start: &[u8], len: u64) -> io::Result<Option<&'static s
         if start.get(at..).is_some_and(|s| s.starts_with(magic)) {
             return Ok(Some(what));
         }
+    }
+    let text: String = start
+        .trim_ascii_start()
+        .iter()
+        .take(16)
+        .map(|b| char::from(b.to_ascii_lowercase()))
+        .collect();
+    if let Some((_, what)) = TEXTS.iter().find(|(begin, _)| text.starts_with(begin)) {
+        return Ok(Some(what));
+    }
+    // An EFI program; a disk whose boot code begins so has the mark of one.
+    if start.starts_with(b"MZ") && !has_boot_mark(start) {
+        return Ok(Some("an EFI or DOS program"));
     }
     if let Some(at) = len.checked_sub(512) {
         let mut footer = [0; 8];

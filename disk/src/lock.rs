@@ -74,6 +74,20 @@ fn try_claim(file: &File) -> nix::Result<bool> {
     Ok(true)
 }
 
+/// Fails with [`Error::InUse`] while a QEMU, or another claim, has `file` open for writing. Claims
+/// nothing itself.
+pub(crate) fn refuse_writer(file: &File, path: &Path) -> Result<(), Error> {
+    // A write lock here would be in the way of whoever holds the byte: so it is only asked about.
+    let mut probe = byte_lock(F_WRLCK, USED + WRITE);
+    match fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut probe)) {
+        Ok(_) if i32::from(probe.l_type) != F_UNLCK => Err(Error::InUse {
+            path: path.to_owned(),
+        }),
+        Ok(_) | Err(Errno::EINVAL | Errno::ENOLCK | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(Error::io("ask for locks of", path)(io::Error::from(errno))),
+    }
+}
+
 fn byte_lock(kind: i32, byte: i64) -> flock {
     flock {
         // The constants are 0 to 2.

@@ -1,10 +1,15 @@
 //! Digest lists as image publishers serve them: `SHA256SUMS`, `SHA512SUMS`, `CHECKSUM`.
 //!
 //! Understood are the lines of coreutils' sha256sum(1) (`digits, space, space or asterisk, name`,
-//! with its backslash escapes) and of BSD's `--tag` (`SHA256 (name) = digits`). Other lines
-//! (comments, PGP armour) are skipped: a list is trusted for where it came from, and a name that
-//! is not found is an error. A list that is nothing but a digest, as Alpine's `image.qcow2.sha512`,
-//! is about whatever it is asked for.
+//! with its backslash escapes; also with one blank or a tab, and with `sha256:` before the digits),
+//! those of BSD's `--tag` (`SHA256 (name) = digits`) and of openssl(1) (`SHA256(name)= digits`).
+//! Names may have directories before them. In a list with headings (`# BLAKE2B HASH`, as Gentoo's)
+//! only digests under SHA-2 count. Other lines (comments, PGP armour) are skipped: a list is trusted
+//! for where it came from, and a name that is not found is an error.
+//!
+//! A list of one digest, alone (as Alpine's `image.qcow2.sha512`) or with any name, is about
+//! whatever it is asked for: publishers put such a list beside a link to their latest image, under
+//! the name that the image has elsewhere. The digest decides whether that was so.
 
 use crate::digest::Digest;
 
@@ -53,7 +58,18 @@ pub fn parse(list: &[u8]) -> Result<Vec<SumsEntry>, SumsError> {
         return Err(SumsError::TooLong);
     }
     let text = std::str::from_utf8(list).map_err(|_| SumsError::NotText)?;
-    Ok(text.lines().filter_map(parse_line).collect())
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    // The kind of digest that the last heading named.
+    let mut counts = true;
+    let mut entries = Vec::new();
+    for line in text.lines() {
+        if let Some(kind) = heading(line) {
+            counts = matches!(kind, "SHA256" | "SHA512");
+        } else if counts {
+            entries.extend(parse_line(line));
+        }
+    }
+    Ok(entries)
 }
 
 /// The digest listed for `name`; the SHA-512 where both kinds are listed.
@@ -61,9 +77,13 @@ pub fn parse(list: &[u8]) -> Result<Vec<SumsEntry>, SumsError> {
 /// # Errors
 /// [`SumsError`]: no list, or none that says one thing about the name.
 pub fn find(list: &[u8], name: &str) -> Result<Digest, SumsError> {
+    let entries = parse(list)?;
+    let plain = |entry: &SumsEntry| entry.name.strip_prefix("./").unwrap_or(&entry.name) == name;
+    let last = |entry: &SumsEntry| entry.name.rsplit('/').next() == Some(name);
     let mut found: Option<Digest> = None;
-    for entry in parse(list)? {
-        if entry.name.strip_prefix("./").unwrap_or(&entry.name) != name {
+    let exact = entries.iter().any(plain);
+    for entry in &entries {
+        if !(if exact { plain(entry) } else { last(entry) }) {
             continue;
         }
         found = match (found, entry.digest) {
@@ -78,17 +98,30 @@ pub fn find(list: &[u8], name: &str) -> Result<Digest, SumsError> {
             }
         };
     }
-    found
-        .or_else(|| lone_digest(list))
-        .ok_or_else(|| SumsError::NotListed {
-            name: name.to_owned(),
-        })
+    let lone = match entries.as_slice() {
+        [entry] => Some(entry.digest),
+        _ => lone_digest(list),
+    };
+    found.or(lone).ok_or_else(|| SumsError::NotListed {
+        name: name.to_owned(),
+    })
 }
 
 /// The digest in a list that holds nothing else.
 fn lone_digest(list: &[u8]) -> Option<Digest> {
     let text = std::str::from_utf8(list).ok()?;
-    Digest::from_hex(text.trim_ascii()).ok()
+    digest(text.trim_start_matches('\u{feff}').trim_ascii())
+}
+
+/// Digits, with or without the kind before them.
+fn digest(text: &str) -> Option<Digest> {
+    text.parse().or_else(|_| Digest::from_hex(text)).ok()
+}
+
+/// The kind that a heading like `# SHA512 HASH` names.
+fn heading(line: &str) -> Option<&str> {
+    let kind = line.strip_prefix('#')?.trim().strip_suffix("HASH")?.trim();
+    (!kind.is_empty() && !kind.contains(' ')).then_some(kind)
 }
 
 fn parse_line(line: &str) -> Option<SumsEntry> {
@@ -100,9 +133,9 @@ fn parse_coreutils(line: &str) -> Option<SumsEntry> {
         Some(rest) => (true, rest),
         None => (false, line),
     };
-    let (digits, rest) = line.split_once(' ')?;
-    let digest = Digest::from_hex(digits).ok()?;
-    let name = rest.strip_prefix([' ', '*'])?;
+    let (digits, rest) = line.split_once([' ', '\t'])?;
+    let digest = digest(digits)?;
+    let name = rest.strip_prefix([' ', '*']).unwrap_or(rest);
     let name = if escaped {
         unescape(name)?
     } else {
@@ -112,11 +145,12 @@ fn parse_coreutils(line: &str) -> Option<SumsEntry> {
 }
 
 fn parse_tagged(line: &str) -> Option<SumsEntry> {
-    let (kind, rest) = line.split_once(" (")?;
-    let (name, digits) = rest.rsplit_once(") = ")?;
-    let digest = match kind {
-        "SHA256" => format!("sha256:{digits}").parse(),
-        "SHA512" => format!("sha512:{digits}").parse(),
+    let (kind, rest) = line.split_once('(')?;
+    let (name, digits) = rest.rsplit_once(')')?;
+    let digits = digits.trim_start().strip_prefix('=')?.trim();
+    let digest = match kind.trim_end() {
+        "SHA256" | "SHA2-256" => format!("sha256:{digits}").parse(),
+        "SHA512" | "SHA2-512" => format!("sha512:{digits}").parse(),
         _ => return None,
     }
     .ok()?;
@@ -186,7 +220,8 @@ mod tests {
                 "bsd",
                 "new\nline\\",
                 "./here",
-                " leading space"
+                " leading space",
+                "one space"
             ]
         );
         assert_eq!(find(list.as_bytes(), "here"), Ok(digest(0x11)));
@@ -203,14 +238,62 @@ mod tests {
         for list in [hex.clone(), format!("{hex}\n"), format!("\n{hex} \r\n")] {
             assert_eq!(find(list.as_bytes(), "any.qcow2"), found, "{list:?}");
         }
-        let not_alone = [
-            format!("{hex}\n{hex}\n"),
-            format!("{hex}  other\n"),
-            format!("{hex}x"),
-        ];
+        let not_alone = [format!("{hex}\n{hex}\n"), format!("{hex}x")];
         for list in not_alone {
             assert!(find(list.as_bytes(), "any.qcow2").is_err(), "{list:?}");
         }
+    }
+
+    /// As publishers serve them; each was refused or misread once.
+    #[test]
+    fn lists_of_publishers() {
+        let (a, b, c) = ("11".repeat(64), "22".repeat(64), "33".repeat(32));
+        let gentoo = format!(
+            "# BLAKE2B HASH\n{a}  x.qcow2\n# SHA512 HASH\n{b}  x.qcow2\n# BLAKE2B HASH\n{a}  y\n"
+        );
+        assert_eq!(
+            find(gentoo.as_bytes(), "x.qcow2"),
+            Ok(Digest::Sha512([0x22; 64]))
+        );
+        let other = format!("{}  other.qcow2\n", "44".repeat(32));
+        for line in [
+            format!("{c}  ./images/x.qcow2\n"),
+            format!("{c}  /home/runner/work/x.qcow2\n"),
+            format!("SHA256(x.qcow2)= {c}\n"),
+            format!("SHA2-256(x.qcow2)= {c}\n"),
+            format!("{c} x.qcow2\n"),
+            format!("{c}\tx.qcow2\r\n"),
+            format!("sha256:{c}  x.qcow2\n"),
+            format!("{c} *x.qcow2\n"),
+        ] {
+            for list in [
+                line.clone(),
+                format!("\u{feff}{line}{other}"),
+                format!("{other}{line}"),
+            ] {
+                let found = find(list.as_bytes(), "x.qcow2");
+                assert_eq!(found, Ok(Digest::Sha256([0x33; 32])), "{list:?}");
+            }
+        }
+        // One line, under another name or none: what the list is there for.
+        for lone in [
+            format!("{c}  x-2026.11.28.qcow2\n"),
+            format!("# latest\n{c}  -\n"),
+            format!("sha256:{c}\n"),
+            format!("\u{feff}{c}\n"),
+        ] {
+            assert_eq!(
+                find(lone.as_bytes(), "x.qcow2"),
+                Ok(Digest::Sha256([0x33; 32])),
+                "{lone:?}"
+            );
+        }
+        // A name of its own counts before the same name in a directory.
+        let both = format!("{}  old/x.qcow2\n{c}  x.qcow2\n", "55".repeat(32));
+        assert_eq!(
+            find(both.as_bytes(), "x.qcow2"),
+            Ok(Digest::Sha256([0x33; 32]))
+        );
     }
 
     #[test]

@@ -571,6 +571,24 @@ const NOT_RAW: &[(&str, usize, &[u8])] = &[
     ("zstd", 0, b"\x28\xb5\x2f\xfd"),
     ("tar", 257, b"ustar"),
     ("a web page", 0, b"<!DOCTYPE html>"),
+    ("a web page in capitals", 0, b"<HTML><HEAD>"),
+    ("a web page after a line", 0, b"\r\n<!DOCTYPE html>"),
+    ("XML after a line", 0, b"\n<?xml version=\"1.0\"?><Error>"),
+    ("JSON", 0, b"{\"error\":\"AccessDenied\"}"),
+    (
+        "a Git LFS pointer",
+        0,
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ),
+    ("vma", 0, b"VMA\0"),
+    ("lz4", 0, b"\x04\x22\x4d\x18"),
+    ("lzma", 0, b"\x5d\0\0\x80\0"),
+    ("squashfs", 0, b"hsqs"),
+    ("Android sparse", 0, b"\x3a\xff\x26\xed"),
+    ("wim", 0, b"MSWIM\0\0\0"),
+    ("xar", 0, b"xar!"),
+    ("rar", 0, b"Rar!\x1a\x07\x01\0"),
+    ("an EFI program", 0, b"MZ"),
 ];
 
 struct Bench {
@@ -747,4 +765,43 @@ fn sparse_giants() {
         matches!(error, Error::TooLarge { max: m, .. } if m == max),
         "{error}"
     );
+}
+
+/// A file of the right content mends what the store has under its name.
+#[test]
+fn an_import_mends_a_damaged_image() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("image");
+    std::fs::write(&path, full_image()).unwrap();
+    let import = || bench.store.import(&path, &Import::default(), |_| ());
+    let image = import().unwrap();
+    for len in [1000, 0] {
+        std::fs::remove_file(&image.path).unwrap();
+        std::fs::write(&image.path, &full_image()[..len]).unwrap();
+        assert!(bench.store.verify(&image.digest, |_| ()).is_err());
+        assert_eq!(import().unwrap(), image);
+        bench.store.verify(&image.digest, |_| ()).unwrap();
+    }
+    let tmp = bench.store.root().join("tmp");
+    assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(bench.store.root().join("sha256"))
+            .unwrap()
+            .count(),
+        1
+    );
+}
+
+/// What a firmware looks for, and a warning can be made of.
+#[test]
+fn a_raw_image_says_whether_it_has_a_boot_mark() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("image");
+    for (mark, expected) in [([0, 0], false), ([0x55, 0xaa], true)] {
+        let mut image = vec![0; 8192];
+        image[510..512].copy_from_slice(&mark);
+        std::fs::write(&path, image).unwrap();
+        let info = inspect(&File::open(&path).unwrap(), None).unwrap();
+        assert_eq!(info.boot_mark, Some(expected));
+    }
 }

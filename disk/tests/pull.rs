@@ -689,3 +689,93 @@ fn sha512(content: &[u8]) -> Digest {
 fn sha512_line(content: &[u8], name: &str) -> String {
     format!("{}  {name}\n", sha512(content).hex())
 }
+
+/// What a name promises is not believed: a damaged image is downloaded again, under whatever is
+/// layered over it.
+#[tokio::test]
+async fn a_damaged_image_is_mended_by_a_pull() {
+    let content = noise(1 << 20, 70);
+    let server = Server::of(&content).await;
+    let scratch = Scratch::new();
+    let url = server.url("/x.img");
+    let image = scratch.pull(&url, &content).await.unwrap();
+    let asked = server.requests().len();
+    scratch.pull(&url, &content).await.unwrap();
+    assert_eq!(
+        server.requests().len(),
+        asked,
+        "a sound image is not fetched"
+    );
+
+    let damage: [fn(&mut Vec<u8>); 3] = [
+        |bytes| bytes[4000] ^= 1,
+        |bytes| bytes.truncate(512 * 100),
+        |bytes| bytes.clear(),
+    ];
+    for damage in damage {
+        let mut bytes = content.clone();
+        damage(&mut bytes);
+        std::fs::remove_file(&image.path).unwrap();
+        std::fs::write(&image.path, bytes).unwrap();
+        assert!(scratch.store.verify(&image.digest, |_| ()).is_err());
+        scratch.pull(&url, &content).await.unwrap();
+        scratch.assert_holds(&content);
+    }
+}
+
+/// Servers that treat a range badly, and have the content all the same.
+#[tokio::test]
+async fn bad_answers_to_a_range_are_got_round() {
+    let content = noise(300_000 / 512 * 512, 71);
+    type Bend = fn(&[u8], &pull_support::Request) -> Reply;
+    let servers: &[(&str, Bend)] = &[
+        ("416", |content, request| match request.range() {
+            Some(_) => Reply::new(416, b""),
+            None => Reply::new(200, content),
+        }),
+        ("400", |content, request| match request.range() {
+            Some(_) => Reply::new(400, b"bad"),
+            None => Reply::new(200, content),
+        }),
+        ("501", |content, request| match request.range() {
+            Some(_) => Reply::new(501, b"bad"),
+            None => Reply::new(200, content),
+        }),
+        ("a total of *", |content, request| {
+            let reply = Reply::of(content, "\"v1\"", request);
+            match request.range() {
+                Some((start, end)) => {
+                    let last = end.min(content.len() as u64) - 1;
+                    reply.with("Content-Range", format!("bytes {start}-{last}/*"))
+                }
+                None => reply,
+            }
+        }),
+        ("an empty encoding", |content, request| {
+            Reply::of(content, "\"v1\"", request).with("Content-Encoding", "")
+        }),
+        ("aws-chunked", |content, request| {
+            Reply::of(content, "\"v1\"", request).with("Content-Encoding", "aws-chunked, identity")
+        }),
+    ];
+    for (name, bend) in servers {
+        let (served, bend) = (content.clone(), *bend);
+        let server = Server::start(move |request| bend(&served, request)).await;
+        let scratch = Scratch::new();
+        let pulled = scratch.pull(&server.url("/x.img"), &content).await;
+        pulled.unwrap_or_else(|error| panic!("{name}: {error}"));
+        scratch.assert_holds(&content);
+    }
+    // A body that is encoded is none.
+    let served = content.clone();
+    let server = Server::start(move |request| {
+        Reply::of(&served, "\"v1\"", request).with("Content-Encoding", "gzip")
+    })
+    .await;
+    let scratch = Scratch::new();
+    let error = scratch
+        .pull(&server.url("/x.img"), &content)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("encoded"), "{error}");
+}

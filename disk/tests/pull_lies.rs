@@ -73,7 +73,7 @@ async fn lies_are_found_out() {
             "a part of an unknown total",
             |content, _| Reply::new(206, &content[..1024]).with("Content-Range", "bytes 0-1023/*"),
             |e| matches!(e, Error::Protocol { .. }),
-            1,
+            2,
         ),
         (
             "more bytes than asked for",

@@ -599,8 +599,14 @@ fn a_disk_in_use_is_left_alone() {
             let error = check(&path).unwrap_err();
             assert!(matches!(error, Error::InUse { .. }), "{error}");
         }
+        // Nor is it made an image of, torn as it may be.
+        let store = disk::ImageStore::open(&dir.path().join(format!("store-{format}"))).unwrap();
+        let import = || store.import(&path, &disk::Import::default(), |_| ());
+        let error = import().unwrap_err();
+        assert!(matches!(error, Error::InUse { .. }), "{error}");
         drop(stdin);
         qemu.wait().unwrap();
+        import().unwrap();
         grow(&path, format, ByteSize::from_mib(128)).unwrap();
         qemu_io(&path, format, &["read -P 1 0 64k"]);
     }

@@ -102,7 +102,7 @@ pub(crate) fn check(file: &File, len: u64) -> Result<CheckReport, ReadError> {
         if count.times(table) > 1 {
             continue;
         }
-        for (i, entry) in (0..).zip(disk.l2(table)?) {
+        for (i, entry) in (0..).zip(disk.l2(table, l1_index * per_table)?) {
             match disk.l2_target(l1_index * per_table + i, entry)? {
                 Mapping::Unallocated => continue,
                 Mapping::Standard { offset, copied } => {

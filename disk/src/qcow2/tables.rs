@@ -136,16 +136,27 @@ impl<'a> Qcow2<'a> {
         Ok(Some(offset))
     }
 
-    /// The words of the L2 table at `offset` that describe clusters (extended entries' bitmaps
-    /// left out).
-    pub(crate) fn l2(&self, offset: u64) -> io::Result<Vec<u64>> {
+    /// The words of the L2 table at `offset` that describe clusters. The bitmaps of extended
+    /// entries are compared with them, and left out. `first` counts guest clusters before the
+    /// table's.
+    pub(crate) fn l2(&self, offset: u64, first: u64) -> Result<Vec<u64>, ReadError> {
         let words = read_entries(self.file, offset, self.header.cluster_size() / 8)?;
-        let step = if self.header.l2_entry_size() == 16 {
-            2
-        } else {
-            1
-        };
-        Ok(words.into_iter().step_by(step).collect())
+        if self.header.l2_entry_size() == 8 {
+            return Ok(words);
+        }
+        let mut entries = Vec::with_capacity(words.len() / 2);
+        for (index, pair) in (first..).zip(words.chunks_exact(2)) {
+            let &[entry, bitmap] = pair else { continue };
+            // Bits 0 to 31: subclusters that are there; 32 to 63: that read as zeros.
+            let (there, zeros) = (bitmap & 0xffff_ffff, bitmap >> 32);
+            let compressed = entry & COMPRESSED != 0;
+            let nowhere = !compressed && entry & OFFSET_MASK == 0;
+            if there & zeros != 0 || nowhere && there != 0 || compressed && bitmap != 0 {
+                return Err(Flaw::Subclusters { index, bitmap }.into());
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 
     /// What an L2 entry means, checked. `index` counts guest clusters from the disk's start.
@@ -176,7 +187,10 @@ impl<'a> Qcow2<'a> {
                 len: sectors * 512 - offset % 512,
             });
         }
-        if entry & L2_RESERVED != 0 {
+        // Bit 0 reads as zeros in version 3, without extended entries: these have a bitmap.
+        let header = &self.header;
+        let zero_flag = header.version >= 3 && header.l2_entry_size() == 8;
+        if entry & L2_RESERVED != 0 || entry & 1 != 0 && !zero_flag {
             return Err(Flaw::ReservedBits {
                 table,
                 index,
@@ -240,8 +254,9 @@ impl<'a> Qcow2<'a> {
             let Some(table) = self.l1_target(l1_index, entry)? else {
                 continue;
             };
-            for (i, entry) in (0..).zip(self.l2(table)?) {
-                let index = l1_index * per_table + i;
+            let first = l1_index * per_table;
+            for (i, entry) in (0..).zip(self.l2(table, first)?) {
+                let index = first + i;
                 match self.l2_target(index, entry)? {
                     Mapping::Unallocated => (),
                     Mapping::Standard { offset, .. } if metadata.binary_search(&offset).is_ok() => {

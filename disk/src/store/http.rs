@@ -97,6 +97,8 @@ pub(super) enum Answer {
     },
     /// There are no such bytes (416).
     Unsatisfiable,
+    /// The server does not like the question (400, 501): a request for all may be answered.
+    NoRanges,
 }
 
 /// Why a request failed.
@@ -335,7 +337,11 @@ fn judge(
                 .get(header::CONTENT_RANGE)
                 .and_then(|v| v.to_str().ok());
             match value.and_then(content_range) {
-                Some((first, last, total)) if first == start && last < end && last < total => {
+                // Bytes of a content whose length the server does not say (RFC 9110, 14.4).
+                Some((first, _, None)) if first == start => Ok(Answer::NoRanges),
+                Some((first, last, Some(total)))
+                    if first == start && last < end && last < total =>
+                {
                     let validator = Validator::of(headers);
                     Ok(Answer::Part {
                         response,
@@ -347,6 +353,7 @@ fn judge(
             }
         }
         (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => Ok(Answer::Unsatisfiable),
+        (StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED, Some(_)) => Ok(Answer::NoRanges),
         _ if status.is_success() => fatal("it answers with an unexpected kind of success"),
         _ => {
             let after = headers
@@ -376,15 +383,27 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CONTENT_ENCODING)
         .iter()
-        .any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .map(<[u8]>::trim_ascii)
+        // `aws-chunked` tells of an upload: S3 and others keep it, and send the body as it is. If
+        // it is not, the digest tells.
+        .any(|coding| {
+            !coding.is_empty()
+                && !coding.eq_ignore_ascii_case(b"identity")
+                && !coding.eq_ignore_ascii_case(b"aws-chunked")
+        })
 }
 
-/// `bytes first-last/total` (RFC 9110, 14.4), with a total that is known.
-fn content_range(value: &str) -> Option<(u64, u64, u64)> {
+/// `bytes first-last/total` (RFC 9110, 14.4); a total of `*` is `None`.
+fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-    (first <= last).then_some((first, last, total.trim().parse().ok()?))
+    let total = match total.trim() {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    (first <= last).then_some((first, last, total))
 }
 
 #[cfg(test)]
@@ -436,11 +455,11 @@ mod tests {
 
     #[test]
     fn content_ranges() {
-        assert_eq!(content_range("bytes 0-0/25"), Some((0, 0, 25)));
-        assert_eq!(content_range("bytes 5-9/25"), Some((5, 9, 25)));
+        assert_eq!(content_range("bytes 0-0/25"), Some((0, 0, Some(25))));
+        assert_eq!(content_range("bytes 5-9/25"), Some((5, 9, Some(25))));
+        assert_eq!(content_range("bytes 0-0/*"), Some((0, 0, None)));
         for bad in [
             "",
-            "bytes 0-0/*",
             "bytes */25",
             "bytes 9-5/25",
             "items 0-0/25",

@@ -164,7 +164,7 @@ impl ImageStore {
     }
 
     /// The SHA-256 that an image has in the store, if it is there.
-    fn resolve(&self, digest: &Digest) -> Result<Option<Sha256>, Error> {
+    pub(super) fn resolve(&self, digest: &Digest) -> Result<Option<Sha256>, Error> {
         let sha256 = match digest {
             Digest::Sha256(d) => Sha256(*d),
             Digest::Sha512(d) => {
@@ -257,6 +257,20 @@ impl ImageStore {
             path,
             info,
         })
+    }
+
+    /// Whether the image is there with the content that it is named for, and still an image.
+    pub(super) fn is_sound(&self, digest: &Sha256) -> Result<bool, Error> {
+        match self.verify(digest, |_| ()) {
+            Ok(_) => Ok(true),
+            Err(
+                Error::NotFound { .. }
+                | Error::Damaged { .. }
+                | Error::Refused { .. }
+                | Error::Unusable { .. },
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes the image; `false` if it was not there. Whether disks still build on it, only the

@@ -12,10 +12,10 @@ use super::{
 use crate::{
     digest::{BLOCK, Digest, Hasher},
     error::Error,
-    files::{self, NewFile, Published},
+    files::{self, NewFile},
     format::Format,
     inspect::inspect_named,
-    space,
+    lock, space,
     units::ByteSize,
 };
 
@@ -30,10 +30,11 @@ pub struct Import {
 
 impl ImageStore {
     /// Takes a local file into the store: copies, hashes and inspects it. The file itself is
-    /// only read. `progress` is called after each block.
+    /// only read. `progress` is called after each block. A damaged image of the same content is
+    /// mended.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::DigestMismatch`], [`Error::TooLarge`], [`Error::NoSpace`];
+    /// [`Error::InUse`] while a QEMU writes it; [`Error::Refused`], [`Error::DigestMismatch`], [`Error::TooLarge`], [`Error::NoSpace`];
     /// those of the file system. Nothing is stored then.
     pub fn import(
         &self,
@@ -51,6 +52,7 @@ impl ImageStore {
             let (what, size) = (path.display().to_string(), ByteSize::from_bytes(len));
             return Err(Error::TooLarge { what, size, max });
         }
+        lock::refuse_writer(&source, path)?;
         // Look before copying: a refusal costs little.
         inspect_named(&source, import.format, path)?;
         space::require(&self.tmp(), len, self.inner.options.reserve)?;
@@ -77,13 +79,17 @@ impl ImageStore {
             progress(Progress::new(at, Some(len)));
         }
         copy.file().set_len(len).map_err(Error::io("copy", path))?;
+        // Who began to write in between may have torn the copy.
+        lock::refuse_writer(&source, path)?;
         let digests = hasher.finish();
         let expected = import.expected.as_ref();
         let image = self.approve(copy.file(), &digests, expected, import.format, path)?;
-        // The same content under the name already is as good.
-        match copy.publish_as(&image.path)? {
-            Published::New | Published::Existed => (),
+        // What has the name may be damaged: a name is no proof of a content.
+        if self.is_sound(&image.digest)? {
+            self.index(&image, &digests)?;
+            return Ok(image);
         }
+        copy.publish_over(&image.path)?;
         self.index(&image, &digests)?;
         Ok(image)
     }

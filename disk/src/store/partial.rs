@@ -117,15 +117,11 @@ impl Partial {
         files::remove(&self.record).map(|_| ())
     }
 
-    /// The complete file gets its final name; if that is taken, by the same content.
+    /// The complete file gets its final name. What has it was found wanting, or is the same.
     pub(super) fn promote(&self, file: &File, target: &Path) -> Result<(), Error> {
         file.sync_all().map_err(Error::io("sync", &self.part))?;
-        if target.symlink_metadata().is_ok() {
-            files::remove(&self.part)?;
-        } else {
-            std::fs::rename(&self.part, target).map_err(Error::io("rename", &self.part))?;
-            files::sync_dir(files::parent(target))?;
-        }
+        std::fs::rename(&self.part, target).map_err(Error::io("rename", &self.part))?;
+        files::sync_dir(files::parent(target))?;
         files::remove(&self.record).map(|_| ())
     }
 }

@@ -45,13 +45,14 @@ pub enum Expected {
     Sums {
         /// The list's URL.
         url: String,
-        /// The image's name in the list; `None`: the last part of the image's URL.
+        /// The image's name in the list; `None`: the last part of the image's URL, or what its
+        /// query names.
         name: Option<String>,
     },
 }
 
 impl ImageStore {
-    /// Downloads an image into the store, or finds that it is there.
+    /// Downloads an image into the store, or finds that it is there, with the right content.
     ///
     /// Digests are checked while bytes arrive; what arrived is kept when the download fails,
     /// is interrupted or cancelled, and the next pull of the same digest continues. Pulls of one
@@ -72,11 +73,11 @@ impl ImageStore {
         let expected = match &request.expected {
             Expected::Digest(digest) => *digest,
             Expected::Sums { url: list, name } => {
-                let name = match name {
-                    Some(name) => name.clone(),
-                    None => file_name(&url),
+                let names = match name {
+                    Some(name) => vec![name.clone()],
+                    None => file_names(&url),
                 };
-                self.listed_digest(list, &name).await?
+                self.listed_digest(list, &names).await?
             }
         };
         if let Some(image) = self.existing(expected, request.format).await? {
@@ -97,8 +98,8 @@ impl ImageStore {
         flight.wait(&shown, progress).await
     }
 
-    /// The digest that the list at `url` gives for `name`.
-    async fn listed_digest(&self, url: &str, name: &str) -> Result<Digest, Error> {
+    /// The digest that the list at `url` gives for the first of `names` that it knows.
+    async fn listed_digest(&self, url: &str, names: &[String]) -> Result<Digest, Error> {
         let url = parse_url(url, Trust::ByTransport)?;
         let mut retries = Retries::default();
         let list = loop {
@@ -113,9 +114,17 @@ impl ImageStore {
                 Err(Failure::Changed) => return Err(Error::Changed { url: shown(&url) }),
             }
         };
-        sums::find(&list, name).map_err(|reason| Error::Sums {
+        let mut first = None;
+        for name in names {
+            match sums::find(&list, name) {
+                Ok(digest) => return Ok(digest),
+                Err(reason) => first = first.or(Some(reason)),
+            }
+        }
+        let name = String::new();
+        Err(Error::Sums {
             url: shown(&url),
-            reason,
+            reason: first.unwrap_or(sums::SumsError::NotListed { name }),
         })
     }
 
@@ -152,14 +161,18 @@ impl ImageStore {
         }
     }
 
-    /// The image, if the store has it and it is what was announced.
+    /// The image, if the store has it, undamaged, and it is what was announced. Reads all of it.
     async fn existing(
         &self,
         expected: Digest,
         format: Option<Format>,
     ) -> Result<Option<StoredImage>, Error> {
         let store = self.clone();
-        let image = blocking(self.root(), move || store.get(&expected)).await?;
+        let image = blocking(self.root(), move || match store.resolve(&expected)? {
+            Some(digest) if store.is_sound(&digest)? => store.get(&expected),
+            _ => Ok(None),
+        })
+        .await?;
         match (image, format) {
             (Some(image), Some(expected)) if image.info.format != expected => {
                 let found = image.info.format;
@@ -252,10 +265,37 @@ impl ImageStore {
     }
 }
 
-/// The last part of a URL's path, percent-decoding left to the publisher: lists have plain names.
-fn file_name(url: &Url) -> String {
-    url.path_segments()
+/// The names under which a list may have what is at a URL: the last part of its path, decoded, and
+/// as it is; then the values of its query (`…/download?file=x`), which may be paths.
+fn file_names(url: &Url) -> Vec<String> {
+    let last = url
+        .path_segments()
         .and_then(|mut parts| parts.next_back())
-        .unwrap_or_default()
-        .to_owned()
+        .unwrap_or_default();
+    let values = url.query_pairs().map(|(_, value)| {
+        let name = value.rsplit('/').next().unwrap_or_default();
+        name.to_owned()
+    });
+    let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
+    let mut names = vec![decoded.into_owned(), last.to_owned()];
+    names.extend(values);
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_to_look_for() {
+        let names = |url: &str| file_names(&Url::parse(url).unwrap());
+        assert_eq!(names("https://h/a/x.qcow2")[0], "x.qcow2");
+        assert_eq!(names("https://h/my%20image.qcow2")[0], "my image.qcow2");
+        assert_eq!(names("https://h/a%2Bb.qcow2")[0], "a+b.qcow2");
+        assert_eq!(names("https://h/a+b.qcow2")[0], "a+b.qcow2");
+        assert_eq!(names("https://h/a=b.qcow2")[0], "a=b.qcow2");
+        let query = names("https://h/download?file=dir%2Fx.qcow2&sig=1");
+        assert!(query.contains(&"x.qcow2".to_owned()), "{query:?}");
+    }
 }

@@ -190,8 +190,24 @@ impl Job<'_> {
                 self.forget(session).await?;
                 self.whole(response, length, reached).await
             }
-            Answer::Unsatisfiable if session.is_some() => Err(Failure::Changed),
-            Answer::Unsatisfiable => Err(self.refused(Flaw::Empty).into()),
+            Answer::Unsatisfiable | Answer::NoRanges if session.is_some() => Err(Failure::Changed),
+            // It may do without ranges: what such answers say of the content is not believed.
+            Answer::Unsatisfiable | Answer::NoRanges => {
+                match self.fetch.get(self.url, None, None).await? {
+                    Answer::Whole { response, length } => {
+                        self.forget(session).await?;
+                        self.whole(response, length, reached).await
+                    }
+                    Answer::Part { .. } | Answer::Unsatisfiable | Answer::NoRanges => {
+                        let reason = "it sends a part where the whole was asked for";
+                        Err(Error::Protocol {
+                            url: shown(self.url),
+                            reason,
+                        }
+                        .into())
+                    }
+                }
+            }
         }
     }
 
@@ -347,9 +363,10 @@ impl Job<'_> {
                 validator: found,
             } if now == total && validator.agrees(&found) => Ok(response),
             // Other parts, no parts any more (If-Range), or a shorter content.
-            Answer::Part { .. } | Answer::Whole { .. } | Answer::Unsatisfiable => {
-                Err(Failure::Changed)
-            }
+            Answer::Part { .. }
+            | Answer::Whole { .. }
+            | Answer::Unsatisfiable
+            | Answer::NoRanges => Err(Failure::Changed),
         }
     }
 
