@@ -99,18 +99,28 @@ fn a_debian_guest_from_create_to_delete() {
     assert!(!guest.port_open(22).unwrap(), "a stopped guest answers");
     story.chapter("stopped by its power button");
 
+    // Another volume takes the first one's place, which moves elsewhere.
+    for command in [
+        "detach data",
+        "create extra --size 1",
+        "attach extra web --mount /data",
+        "attach data web --mount /srv/pg",
+    ] {
+        let words: Vec<&str> = ["volume"].into_iter().chain(command.split(' ')).collect();
+        agent.cli(&words).unwrap();
+    }
     agent
         .cli(&["instance", "start", "web", "--wait", "--timeout", "900"])
         .unwrap();
     guest.wait(BOOT_PATIENCE).unwrap();
     assert_ne!(guest.boot_id().unwrap(), first_boot);
-    assert_eq!(guest.run("cat /data/file").unwrap(), "precious\n");
+    swapped(&agent, &guest);
     assert_eq!(
         guest.run("cat /root/runcmd").unwrap(),
         "once\n",
         "cloud-init ran again"
     );
-    story.chapter("started again, with its data");
+    story.chapter("started again, with its volumes in other places");
 
     firewall(&agent, &guest);
     story.chapter("port 80 opened and closed under an open session");
@@ -137,7 +147,7 @@ fn a_debian_guest_from_create_to_delete() {
     let view = agent.show("web").unwrap();
     assert_ne!(view["pid"], qemu);
     assert_eq!(view["phase"], "running");
-    assert_eq!(guest.run("cat /data/file").unwrap(), "precious\n");
+    assert_eq!(guest.run("cat /srv/pg/file").unwrap(), "precious\n");
     story.chapter("QEMU killed, and started again");
 
     let _ = guest.run("systemctl poweroff");
@@ -150,6 +160,7 @@ fn a_debian_guest_from_create_to_delete() {
 
     agent.cli(&["instance", "delete", "web", "--wait"]).unwrap();
     agent.cli(&["volume", "delete", "data"]).unwrap();
+    agent.cli(&["volume", "delete", "extra"]).unwrap();
     let differences = before.differences(&Snapshot::take(&host, Some(&agent)).unwrap());
     assert!(
         differences.is_empty(),
@@ -220,6 +231,33 @@ fn as_ordered(guest: &Guest<'_>, key: &Key, address: &str) {
     assert_eq!(told("cat /root/runcmd"), "once");
     assert_eq!(told("systemctl is-active qemu-guest-agent"), "active");
     let failed = told("systemctl --failed --plain --no-legend");
+    assert_eq!(failed, "", "failed units");
+}
+
+/// The volume at /data is the new one; the old one is at /srv/pg and nowhere else.
+fn swapped(agent: &Agent<'_>, guest: &Guest<'_>) {
+    let volumes = agent.cli(&["volume", "list"]).unwrap();
+    for (name, at) in [("extra", "/data"), ("data", "/srv/pg")] {
+        let volume = volumes
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|v| v["name"] == name);
+        let id = volume.unwrap()["id"].as_str().unwrap();
+        let script = format!(
+            "findmnt -n -o TARGET -S $(readlink -f /dev/disk/by-id/virtio-{id}); \
+             awk '$1 ~ /{id}/ {{ print $2 }}' /etc/fstab"
+        );
+        let places = guest.run(&script).unwrap();
+        assert_eq!(places, format!("{at}\n{at}\n"), "{name}");
+    }
+    assert_eq!(guest.run("cat /srv/pg/file").unwrap(), "precious\n");
+    guest.run("! test -e /data/file").unwrap();
+    // A mount by hand stays, and nothing failed on the way.
+    guest
+        .run("umount /data && mount /data && sleep 3 && mountpoint /data")
+        .unwrap();
+    let failed = guest.run("systemctl --failed --plain --no-legend").unwrap();
     assert_eq!(failed, "", "failed units");
 }
 
