@@ -53,8 +53,6 @@ pub struct Host {
     pub accel: Accel,
     /// CPUs, memory, disk.
     pub size: HostSize,
-    /// The interface to the internet, where none is configured.
-    pub uplink: Option<String>,
     /// What QEMU can be shut in by.
     pub confinement: Confinement,
 }
@@ -110,12 +108,18 @@ impl Node {
             true => Some(pool.parse().map_err(bad("network.ipv4_pool"))?),
             false => None,
         };
+        // Name servers that guests are given are to be reached, wherever they are.
+        let nameservers = config.network.nameservers.iter().copied();
+        let allowed_private = config.network.allowed_private.iter().copied();
         let net = net::HostNet::open(net::HostSpec {
-            table: config.network.table.clone(),
-            uplink: config.network.uplink.clone().or(host.uplink),
+            uplink: config.network.uplink.clone(),
             ndp_proxy: config.network.ndp_proxy,
             ipv4,
-            prefix,
+            allowed_private: allowed_private
+                .chain(nameservers.map(net::IpNet::from))
+                .collect(),
+            forward_others: config.network.forward_others,
+            ..net::HostSpec::new(&config.network.table, prefix)
         })
         .await?;
         // No guest gets a network that holds an address of the host's own.

@@ -73,11 +73,8 @@ fn specs(count: u32) -> Vec<GuestSpec> {
 
 fn host() -> HostSpec {
     HostSpec {
-        table: TABLE.into(),
         uplink: Some("up0".into()),
-        ndp_proxy: false,
-        ipv4: None,
-        prefix: "2001:db8:1::/64".parse().unwrap(),
+        ..HostSpec::new(TABLE, "2001:db8:1::/64".parse().unwrap())
     }
 }
 

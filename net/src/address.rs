@@ -13,6 +13,7 @@
 
 use std::{collections::BTreeSet, fmt, net::Ipv6Addr, str::FromStr};
 
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -67,7 +68,7 @@ fn for_guests(address: Ipv6Addr, length: u8) -> Result<(), Error> {
     })
 }
 
-/// A node's IPv6 prefix: between /16 and /64, of addresses that guests can have.
+/// A node's IPv6 prefix: between /16 and /112, of addresses that guests can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
@@ -77,7 +78,8 @@ pub struct Prefix {
 
 impl Prefix {
     const MIN: u8 = 16;
-    const MAX: u8 = 64;
+    /// Room for 4,096 networks.
+    const MAX: u8 = 112;
 
     /// Checks a prefix.
     ///
@@ -86,7 +88,13 @@ impl Prefix {
     pub fn new(address: Ipv6Addr, length: u8) -> Result<Self, Error> {
         let network = || format!("{address}/{length}");
         for_guests(address, length)?;
-        if !(Self::MIN..=Self::MAX).contains(&length) {
+        if length > Self::MAX {
+            return Err(Error::PrefixTooLong {
+                network: network(),
+                max: Self::MAX,
+            });
+        }
+        if length < Self::MIN {
             return Err(Error::PrefixLength {
                 network: network(),
                 min: Self::MIN,
@@ -121,14 +129,20 @@ impl Prefix {
         address.to_bits() & mask(self.length) == self.address.to_bits()
     }
 
-    /// The /80 in which all guests' networks are, as an address.
-    pub(crate) fn guests(self) -> Ipv6Addr {
-        Ipv6Addr::from(self.address.to_bits() | INSTANCE << 48)
+    /// The network in which all guests' networks are: of a prefix up to /64 the /80 of instances in
+    /// its first /64, of a longer one its first /80, of one past that all of it.
+    pub(crate) fn guests(self) -> Ipv6Net {
+        let (address, length) = match self.length {
+            ..=64 => (self.address.to_bits() | INSTANCE << 48, 80),
+            65..=80 => (self.address.to_bits(), 80),
+            longer => (self.address.to_bits(), longer),
+        };
+        Ipv6Net::new_assert(address.into(), length)
     }
 
-    /// Whether an address is in that /80.
+    /// Whether an address is in that network.
     pub(crate) fn is_guests(self, address: Ipv6Addr) -> bool {
-        address.to_bits() & mask(80) == self.guests().to_bits()
+        self.guests().contains(&address)
     }
 }
 
@@ -250,7 +264,8 @@ pub struct AddressPlan {
 }
 
 impl AddressPlan {
-    /// The plan of a prefix. Of one shorter than /64 the first /64 is used, as the network does.
+    /// The plan of a prefix. Of one shorter than /64 the first /64 is used, as the network does. One
+    /// longer than /64 has no room for the kind of VM, one longer than /80 for fewer digits of the id.
     ///
     /// # Errors
     /// None today: every [`Prefix`] has room.
@@ -294,19 +309,19 @@ impl AddressPlan {
             return Err(not_hex());
         }
         let wanted = u64::from_str_radix(digits, 16).map_err(|_| not_hex())?;
-        (0..CANDIDATES)
-            .map(|n| self.network((wanted + u64::from(n)) % (1 << ID_BITS)))
+        // Of a prefix longer than /80 fewer bits are left: those that the id begins with.
+        let guests = self.prefix.guests();
+        let bits = u32::from(GuestNet::LENGTH - guests.prefix_len()).min(ID_BITS);
+        let wanted = wanted >> (ID_BITS - bits);
+        let candidates = CANDIDATES.min(1 << bits.min(31));
+        (0..candidates)
+            .map(|n| (wanted + u64::from(n)) % (1 << bits))
+            .map(|id| GuestNet((guests.addr().to_bits() | u128::from(id) << 4).into()))
             .find(|network| !self.reserved.contains(network) && !taken(network))
             .ok_or_else(|| Error::NoFreeNetwork {
                 id: id_hex.to_owned(),
-                tried: CANDIDATES,
+                tried: candidates,
             })
-    }
-
-    fn network(&self, id_bits: u64) -> GuestNet {
-        GuestNet(Ipv6Addr::from(
-            self.prefix.guests().to_bits() | u128::from(id_bits) << 4,
-        ))
     }
 }
 
@@ -325,9 +340,11 @@ mod tests {
             ("2001:0DB8:0:0::/56", Ok("2001:db8::/56")),
             ("2a01:4f8:1:2::/64", Ok("2a01:4f8:1:2::/64")),
             ("fd00:1234::/48", Ok("fd00:1234::/48")),
-            ("2001:db8::/65", Err("between 16 and 64")),
-            ("2001:db8::/128", Err("between 16 and 64")),
-            ("2001::/15", Err("between 16 and 64")),
+            ("2001:db8::/80", Ok("2001:db8::/80")),
+            ("2001:db8::/112", Ok("2001:db8::/112")),
+            ("2001:db8::/113", Err("room for fewer than 4096")),
+            ("2001:db8::/128", Err("room for fewer than 4096")),
+            ("2001::/15", Err("between 16 and 112")),
             ("2001:db8::1/64", Err("the network is 2001:db8::/64")),
             ("2001:db8:0:1::/56", Err("the network is 2001:db8::/56")),
             ("fe80::/64", Err("link-local")),
@@ -354,6 +371,37 @@ mod tests {
                 (got, _) => panic!("{text}: {got:?}"),
             }
         }
+    }
+
+    /// Small hosters give a /80 and less.
+    #[test]
+    fn longer_prefixes() {
+        for (prefix, network) in [
+            (
+                "2001:db8:0:ff00::/56",
+                "2001:db8:0:ff00:3:1234:5678:9ab0/124",
+            ),
+            ("2001:db8::/72", "2001:db8::1234:5678:9ab0/124"),
+            ("2001:db8:1:2:7::/80", "2001:db8:1:2:7:1234:5678:9ab0/124"),
+            ("2001:db8:1:2:7:8::/96", "2001:db8:1:2:7:8:1234:5670/124"),
+            ("2001:db8:1:2:7:8:9:0/112", "2001:db8:1:2:7:8:9:1230/124"),
+        ] {
+            let prefix: Prefix = prefix.parse().unwrap();
+            let plan = AddressPlan::new(prefix).unwrap();
+            let assigned = plan.assign("123456789ab0c0ffee", |_| false).unwrap();
+            assert_eq!(assigned.to_string(), network);
+            assert!(prefix.contains(assigned.guest()) && prefix.is_guests(assigned.guest()));
+            assert!(!prefix.is_guests("2001:db9::1".parse().unwrap()));
+        }
+        // The smallest has an end, and begins anew before it.
+        let prefix: Prefix = "2001:db8::/112".parse().unwrap();
+        let plan = AddressPlan::new(prefix).unwrap();
+        let last = plan.assign("fff00000000", |_| false).unwrap();
+        assert_eq!(last.to_string(), "2001:db8::fff0/124");
+        let next = plan.assign("fff00000000", |n| *n == last).unwrap();
+        assert_eq!(next.to_string(), "2001:db8::/124");
+        let error = plan.assign("fff00000000", |_| true).unwrap_err();
+        assert!(error.to_string().contains("4096 candidates"), "{error}");
     }
 
     #[test]
@@ -465,7 +513,7 @@ mod tests {
         ) {
             let own: Vec<_> = own.iter().map(|(digits, n)| {
                 let bits = u128::from_str_radix(digits, 16).unwrap() << 4;
-                Ipv6Addr::from(prefix.guests().to_bits() | bits | n)
+                Ipv6Addr::from(prefix.guests().addr().to_bits() | bits | n)
             }).collect();
             let plan = AddressPlan::new(prefix).unwrap().avoiding(own.clone());
             let mut taken = BTreeMap::new();

@@ -9,12 +9,33 @@ use crate::{
     port::{self, Proto},
 };
 
-/// The table's sets.
+/// Families of the agent's two tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Inet,
+    /// Requests for MAC addresses, which no chain of `inet` sees.
+    Arp,
+}
+
+impl Family {
+    pub(crate) const ALL: [Self; 2] = [Self::Inet, Self::Arp];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Arp => "arp",
+        }
+    }
+}
+
+/// The tables' sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Set {
     Macs,
     Sources,
+    Networks,
     Sources4,
+    Senders,
     Ports,
     Ranges,
     Ranged,
@@ -22,10 +43,12 @@ pub(crate) enum Set {
 }
 
 impl Set {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Macs,
         Self::Sources,
+        Self::Networks,
         Self::Sources4,
+        Self::Senders,
         Self::Ports,
         Self::Ranges,
         Self::Ranged,
@@ -36,11 +59,21 @@ impl Set {
         match self {
             Self::Macs => "macs",
             Self::Sources => "sources",
+            Self::Networks => "networks",
             Self::Sources4 => "sources4",
+            Self::Senders => "senders",
             Self::Ports => "ports",
             Self::Ranges => "ranges",
             Self::Ranged => "ranged",
             Self::Uplinks => "uplinks",
+        }
+    }
+
+    /// The family of its table.
+    pub(crate) fn family(self) -> Family {
+        match self {
+            Self::Senders => Family::Arp,
+            _ => Family::Inet,
         }
     }
 
@@ -49,7 +82,8 @@ impl Set {
         match self {
             Self::Macs => "type ifname . ether_addr;",
             Self::Sources => "type ifname . ipv6_addr;",
-            Self::Sources4 => "type ifname . ipv4_addr;",
+            Self::Networks => "type ipv6_addr;",
+            Self::Sources4 | Self::Senders => "type ifname . ipv4_addr;",
             Self::Ports => "type ifname . inet_proto . inet_service;",
             Self::Ranges => "type ifname . inet_proto . inet_service;\n\t\tflags interval;",
             Self::Ranged | Self::Uplinks => "type ifname;",
@@ -64,8 +98,12 @@ pub(crate) enum Element {
     Mac(TapName, Mac),
     /// Packets from this tap have a source in this network.
     Source(TapName, GuestNet),
+    /// No packet from elsewhere than its tap has a source in this network.
+    Network(GuestNet),
     /// IPv4 packets from this tap have this source.
     Source4(TapName, Ipv4Addr),
+    /// ARP from this tap speaks for this address.
+    Sender(TapName, Ipv4Addr),
     /// An open port.
     Port(TapName, Proto, u16),
     /// Open ports, from the first to the last.
@@ -91,8 +129,10 @@ impl Element {
         let mut all = Self::of_ports(guest);
         all.insert(Self::Mac(tap(), guest.mac));
         all.insert(Self::Source(tap(), guest.network));
+        all.insert(Self::Network(guest.network));
         if let Some(ipv4) = guest.ipv4 {
             all.insert(Self::Source4(tap(), ipv4.guest));
+            all.insert(Self::Sender(tap(), ipv4.guest));
         }
         all
     }
@@ -116,7 +156,9 @@ impl Element {
         match self {
             Self::Mac(..) => Set::Macs,
             Self::Source(..) => Set::Sources,
+            Self::Network(_) => Set::Networks,
             Self::Source4(..) => Set::Sources4,
+            Self::Sender(..) => Set::Senders,
             Self::Port(..) => Set::Ports,
             Self::Range(..) => Set::Ranges,
             Self::Ranged(_) => Set::Ranged,
@@ -143,7 +185,10 @@ impl Element {
         let (start, end) = match self {
             Self::Mac(tap, mac) => (one(tap.as_str(), &[&mac.0]), None),
             Self::Source(tap, network) => (one(tap.as_str(), &[&network.gateway().octets()]), None),
-            Self::Source4(tap, address) => (one(tap.as_str(), &[&address.octets()]), None),
+            Self::Network(network) => (network.gateway().octets().to_vec(), None),
+            Self::Source4(tap, address) | Self::Sender(tap, address) => {
+                (one(tap.as_str(), &[&address.octets()]), None)
+            }
             Self::Port(tap, proto, n) => (port(tap, *proto, *n), None),
             Self::Range(tap, proto, first, last) => {
                 (port(tap, *proto, *first), Some(port(tap, *proto, *last)))
@@ -165,7 +210,10 @@ impl fmt::Display for Element {
         match self {
             Self::Mac(tap, mac) => write!(f, "\"{tap}\" . {mac}"),
             Self::Source(tap, network) => write!(f, "\"{tap}\" . {}", network.gateway()),
-            Self::Source4(tap, address) => write!(f, "\"{tap}\" . {address}"),
+            Self::Network(network) => write!(f, "{}", network.gateway()),
+            Self::Source4(tap, address) | Self::Sender(tap, address) => {
+                write!(f, "\"{tap}\" . {address}")
+            }
             Self::Port(tap, proto, port) => write!(f, "\"{tap}\" . {proto} . {port}"),
             Self::Range(tap, proto, first, last) => {
                 write!(f, "\"{tap}\" . {proto} . {first}-{last}")
@@ -201,6 +249,8 @@ mod tests {
             [
                 "\"vmtap3\" . 52:ab:00:00:00:03",
                 "\"vmtap3\" . 2001:db8::3:1:2:30",
+                "2001:db8::3:1:2:30",
+                "\"vmtap3\" . 172.16.3.2",
                 "\"vmtap3\" . 172.16.3.2",
                 "\"vmtap3\" . tcp . 22",
                 "\"vmtap3\" . udp . 53",

@@ -24,6 +24,26 @@ pub enum Error {
         /// Longest.
         max: u8,
     },
+    /// A prefix with too little room.
+    #[error(
+        "{network} is too long a prefix: each guest gets a /124, and one longer than /{max} has room \
+         for fewer than 4096"
+    )]
+    PrefixTooLong {
+        /// The network.
+        network: String,
+        /// Longest.
+        max: u8,
+    },
+    /// Another agent runs in this network namespace.
+    #[error(
+        "another crn-agent, process {pid}, runs in this network namespace: taps and firewall can \
+         have one owner only, whatever the directories are"
+    )]
+    AnotherAgent {
+        /// Its process id; 0 when it is in a pid namespace that this one does not see.
+        pid: i32,
+    },
     /// Bits set beyond the length.
     #[error("{network} has bits set beyond its length: the network is {meant}")]
     HostBits {

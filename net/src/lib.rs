@@ -6,6 +6,7 @@
 //! listing whole tables.
 
 mod address;
+mod claim;
 mod elements;
 mod error;
 mod guest;
@@ -16,23 +17,28 @@ mod netlink;
 mod nft_program;
 mod obstacle;
 mod port;
+mod problem;
 mod repairs;
 mod ruleset;
 mod spec;
 mod state;
 mod sysctl;
 mod tap;
+mod uplinks;
 mod wanted;
 mod watch;
 
 pub use address::{AddressPlan, GuestNet, Prefix};
+pub use claim::Claim;
 pub use error::Error;
 pub use guest::{GuestSpec, Mac, TapName};
 pub use host::HostNet;
 pub use index::GuestIndex;
+pub use ipnet::IpNet;
 pub use ipv4::{GuestIpv4, Ipv4Pool};
-pub use obstacle::Obstacle;
+pub use obstacle::{Obstacle, Traffic};
 pub use port::{PortRule, Proto};
+pub use problem::Problem;
 pub use repairs::Repairs;
 pub use spec::HostSpec;
 pub use watch::{Change, Watch};
@@ -40,5 +46,22 @@ pub use watch::{Change, Watch};
 /// What tests, benchmarks and fuzz targets need besides.
 #[cfg(feature = "testing")]
 pub mod testing {
-    pub use crate::{nft_program::listing_is_stable, tap::create as create_tap};
+    use std::os::fd::OwnedFd;
+
+    use crate::{Error, TapName};
+
+    /// Makes a tap that lives as long as the returned descriptor, or a copy of it.
+    ///
+    /// # Errors
+    /// When there is one of this name, or the kernel refuses.
+    pub fn create_tap(tap: &TapName) -> Result<OwnedFd, Error> {
+        crate::tap::create(tap)
+    }
+
+    /// Whether a listing of nft that can be read is still the same when it is read once more; `None`
+    /// of one that cannot.
+    #[must_use]
+    pub fn listing_is_stable(json: &[u8]) -> Option<bool> {
+        crate::nft_program::listing_is_stable(json)
+    }
 }

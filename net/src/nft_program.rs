@@ -2,10 +2,10 @@
 
 use std::{io, process::Stdio, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-use crate::error::Error;
+use crate::{elements::Family, error::Error};
 
 /// Where Debian has it; `PATH` of a service may lack `/usr/sbin`.
 const PROGRAM: &str = "/usr/sbin/nft";
@@ -64,63 +64,55 @@ pub(crate) async fn apply(script: String) -> Result<(), Error> {
         .map(drop)
 }
 
-/// The rules of a table, without what its sets hold; `None` when there is no such table.
+/// The rules of the agent's tables, without what their sets hold; `None` when one is missing.
 pub(crate) async fn rules(table: &str) -> Result<Option<Rules>, Error> {
-    match run(
-        "list the table",
-        &["-j", "-t", "list", "table", "inet", table],
-        None,
-    )
-    .await
-    {
-        Ok(json) => Rules::parse(&json).map(Some),
-        // It says "No such file or directory" where the table is not.
-        Err(Error::Nft { message, .. }) if message.contains("No such file") => Ok(None),
-        Err(e) => Err(e),
+    let mut json = Vec::new();
+    // One at a time: nft 1.0.6 finds only the last of several tables that it is to list.
+    for family in Family::ALL {
+        let list = ["-j", "-t", "list", "table", family.name(), table];
+        match run("list the tables", &list, None).await {
+            Ok(listed) => json.extend(listed),
+            // It says "No such file or directory" where the table is not.
+            Err(Error::Nft { message, .. }) if message.contains("No such file") => return Ok(None),
+            Err(e) => return Err(e),
+        }
     }
+    Rules::parse(&json).map(Some)
 }
 
-/// Base chains of all tables.
-pub(crate) async fn chains() -> Result<Vec<Chain>, Error> {
-    let json = run("list chains", &["-j", "list", "chains"], None).await?;
+/// Everything in the tables of others, as JSON; one document for each.
+pub(crate) async fn others(table: &str) -> Result<Vec<u8>, Error> {
+    let json = run("list tables", &["-j", "list", "tables"], None).await?;
     let list: Value = serde_json::from_slice(&json).map_err(|e| odd(&e))?;
-    let objects = list
-        .get("nftables")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    Ok(objects
-        .filter_map(|o| Chain::parse(o.get("chain")?))
-        .collect())
+    let objects = list.get("nftables").and_then(Value::as_array);
+    let mut others = Vec::new();
+    for object in objects.into_iter().flatten() {
+        let text = |key| object.get("table")?.get(key)?.as_str();
+        let (Some(family), Some(name)) = (text("family"), text("name")) else {
+            continue;
+        };
+        let own = name == table && Family::ALL.iter().any(|f| f.name() == family);
+        // Bridges' hooks see no routed packet.
+        if own || family == "bridge" {
+            continue;
+        }
+        // As JSON a name may be a word of nft's language.
+        let list = json!({ "list": { "table": { "family": family, "name": name } } });
+        let commands = json!({ "nftables": [list] }).to_string();
+        match run("list another table", &["-j", "-f", "-"], Some(commands)).await {
+            Ok(listed) => others.extend(listed),
+            // It went meanwhile: the next comparison will know.
+            Err(Error::Nft { message, .. }) if message.contains("No such file") => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(others)
 }
 
 fn odd(e: &dyn std::fmt::Display) -> Error {
     Error::Answer {
         what: "nft's listing",
         why: e.to_string().chars().take(300).collect(),
-    }
-}
-
-/// A base chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chain {
-    pub(crate) family: String,
-    pub(crate) table: String,
-    pub(crate) name: String,
-    pub(crate) hook: String,
-    pub(crate) policy: String,
-}
-
-impl Chain {
-    fn parse(chain: &Value) -> Option<Self> {
-        let text = |key| chain.get(key).and_then(Value::as_str).map(str::to_owned);
-        Some(Self {
-            family: text("family")?,
-            table: text("table")?,
-            name: text("name")?,
-            hook: text("hook")?,
-            policy: text("policy")?,
-        })
     }
 }
 
@@ -131,24 +123,40 @@ pub(crate) struct Rules(Vec<Value>);
 
 impl Rules {
     pub(crate) fn parse(json: &[u8]) -> Result<Self, Error> {
-        let mut list: Value = serde_json::from_slice(json).map_err(|e| odd(&e))?;
-        let objects = list.get_mut("nftables").and_then(Value::as_array_mut);
-        let objects = objects.ok_or_else(|| odd(&"there is no list of objects in it"))?;
-        let mut rules = Vec::with_capacity(objects.len());
-        for mut object in std::mem::take(objects) {
-            if object.get("metainfo").is_none() {
-                strip(&mut object);
-                rules.push(object);
+        let mut rules = Vec::new();
+        let documents = serde_json::Deserializer::from_slice(json).into_iter::<Value>();
+        for document in documents {
+            let mut document = document.map_err(|e| odd(&e))?;
+            let objects = document.get_mut("nftables").and_then(Value::as_array_mut);
+            let objects = objects.ok_or_else(|| odd(&"there is no list of objects in it"))?;
+            for mut object in std::mem::take(objects) {
+                if object.get("metainfo").is_none() {
+                    strip(&mut object);
+                    rules.push(object);
+                }
             }
+        }
+        if rules.is_empty() {
+            return Err(odd(&"there is no object in it"));
         }
         Ok(Self(rules))
     }
+
+    /// Whether there is a chain of this name.
+    pub(crate) fn has_chain(&self, name: &str) -> bool {
+        let named = |object: &Value| {
+            object
+                .get("chain")?
+                .get("name")?
+                .as_str()
+                .map(|n| n == name)
+        };
+        self.0.iter().any(|object| named(object) == Some(true))
+    }
 }
 
-/// Whether a listing that can be read is still the same when it is read once more; `None` of one
-/// that cannot.
-#[must_use]
-pub fn listing_is_stable(json: &[u8]) -> Option<bool> {
+#[cfg(feature = "testing")]
+pub(crate) fn listing_is_stable(json: &[u8]) -> Option<bool> {
     let rules = Rules::parse(json).ok()?;
     let again = serde_json::json!({ "nftables": rules.0 }).to_string();
     Some(Rules::parse(again.as_bytes()).ok() == Some(rules))
@@ -202,6 +210,7 @@ mod tests {
             "{}",
             "[]",
             "null",
+            r#"{"nftables": []}"#,
             r#"{"nftables": 1}"#,
             "{\"nftables\": [",
             "\u{0}",
@@ -211,9 +220,5 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(
-            Rules::parse(br#"{"nftables": []}"#).unwrap(),
-            Rules(Vec::new())
-        );
     }
 }

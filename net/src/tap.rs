@@ -66,7 +66,7 @@ const HEADER_SIZE: i32 = 12;
 ///
 /// # Errors
 /// When there is one of this name, or the kernel refuses.
-pub fn create(tap: &TapName) -> Result<OwnedFd, Error> {
+pub(crate) fn create(tap: &TapName) -> Result<OwnedFd, Error> {
     let file: File = OpenOptions::new()
         .read(true)
         .write(true)

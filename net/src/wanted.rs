@@ -15,10 +15,11 @@ use crate::{
 };
 
 /// Changes that set a new tap up.
-pub(crate) fn set_up(guest: &GuestSpec, tap: u32, uplinks: &[u32]) -> Vec<Change> {
+pub(crate) fn set_up(guest: &GuestSpec, tap: u32, mtu: u32, uplinks: &[u32]) -> Vec<Change> {
     let mut changes = vec![Change::Up {
         link: tap,
         mac: guest.mac.host_end(),
+        mtu,
     }];
     changes.extend(addresses(guest).map(|(address, length)| Change::Address {
         link: tap,
@@ -91,6 +92,8 @@ pub(crate) struct Diff {
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) prefix: Prefix,
+    /// The MTU of taps.
+    pub(crate) mtu: u32,
     /// Links that answer for guests; none without NDP proxying.
     pub(crate) proxying: &'a [u32],
     pub(crate) guests: &'a BTreeMap<GuestIndex, GuestSpec>,
@@ -118,8 +121,14 @@ impl Wanted<'_> {
         let before = diff.changes.len();
         if !link.up || link.mac != Some(guest.mac.host_end()) {
             // Addresses and neighbours go with the link's state: all anew.
-            diff.changes.extend(set_up(guest, tap, &[]));
+            diff.changes.extend(set_up(guest, tap, self.mtu, &[]));
         } else {
+            if link.mtu != self.mtu {
+                diff.changes.push(Change::Mtu {
+                    link: tap,
+                    mtu: self.mtu,
+                });
+            }
             for (address, length) in addresses(guest) {
                 if !observed.addresses.contains(&(tap, address, length)) {
                     diff.changes.push(Change::Address {
@@ -199,6 +208,7 @@ mod tests {
     use crate::{Mac, PortRule};
 
     const UPLINK: u32 = 2;
+    const MTU: u32 = 1400;
 
     fn guest(index: u32) -> GuestSpec {
         let network = format!("2001:db8::3:0:0:{:x}0/124", index + 1)
@@ -216,9 +226,14 @@ mod tests {
     /// The kernel as far as a comparison goes.
     fn carry_out(observed: &mut Observed, change: &Change) {
         match change.clone() {
-            Change::Up { link, mac } => {
+            Change::Up { link, mac, mtu } => {
                 for l in observed.links.values_mut().filter(|l| l.index == link) {
-                    (l.up, l.mac) = (true, Some(mac));
+                    (l.up, l.mac, l.mtu) = (true, Some(mac), mtu);
+                }
+            }
+            Change::Mtu { link, mtu } => {
+                for l in observed.links.values_mut().filter(|l| l.index == link) {
+                    l.mtu = mtu;
                 }
             }
             Change::DeleteLink { link } => {
@@ -264,6 +279,7 @@ mod tests {
             index: link,
             up: false,
             mac: None,
+            mtu: 1500,
         };
         observed
             .links
@@ -277,11 +293,12 @@ mod tests {
             index: UPLINK,
             up: true,
             mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            mtu: 1500,
         };
         observed.links.insert("eth0".into(), uplink);
         for guest in guests.values() {
             tap(&mut observed, guest.index.0, 100 + guest.index.0);
-            for change in set_up(guest, 100 + guest.index.0, &[UPLINK]) {
+            for change in set_up(guest, 100 + guest.index.0, MTU, &[UPLINK]) {
                 carry_out(&mut observed, &change);
             }
         }
@@ -295,6 +312,7 @@ mod tests {
         let prefix = "2001:db8::/64".parse().unwrap();
         Wanted {
             prefix,
+            mtu: MTU,
             proxying: &[UPLINK],
             guests,
             spared,
@@ -332,6 +350,7 @@ mod tests {
                 index: 9,
                 up: true,
                 mac: None,
+                mtu: 1500,
             },
         );
         observed.links.insert(
@@ -340,6 +359,7 @@ mod tests {
                 index: 8,
                 up: true,
                 mac: None,
+                mtu: 1500,
             },
         );
         let diff = wanted(&some, &spared).diff(&observed);
@@ -354,7 +374,7 @@ mod tests {
         fn repair_converges(
             count in 0u32..4,
             extra in 0u32..3,
-            losses in prop::collection::vec((0u8..7, any::<prop::sample::Index>()), 0..12),
+            losses in prop::collection::vec((0u8..8, any::<prop::sample::Index>()), 0..12),
         ) {
             let (all, none) = (guests(0..count), guests(0..0));
             let mut observed = host(&guests(0..count + extra));
@@ -378,6 +398,7 @@ mod tests {
                             match what {
                                 4 => link.up = false,
                                 5 => link.mac = None,
+                                6 => link.mtu = 1500,
                                 _ => link.mac = Some(Mac([2, 0, 0, 0, 0, 9])),
                             }
                         }

@@ -14,7 +14,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage as Route,
     address::AddressAttribute,
     link::{LinkAttribute, LinkFlags, LinkMessage},
-    route::{RouteAddress, RouteAttribute},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use netlink_sys::{
     Socket, SocketAddr,
@@ -36,6 +36,7 @@ use crate::{
 /// Groups of `linux/rtnetlink.h` and `linux/netfilter/nfnetlink.h`.
 const GROUP_LINK: u32 = 1;
 const GROUP_IPV6_ADDRESS: u32 = 9;
+const GROUP_IPV4_ROUTE: u32 = 7;
 const GROUP_IPV6_ROUTE: u32 = 11;
 const GROUP_NFTABLES: u32 = 7;
 /// Changes come in bursts: all of one are reported together.
@@ -49,6 +50,8 @@ pub enum Change {
     TapGone(String),
     /// A guest's tap was taken down, or lost an address or a route.
     Link,
+    /// A default route came or went.
+    Uplink,
     /// The agent's table. Once also after each time that the agent itself writes it whole.
     Table,
     /// Events were lost: anything may have changed.
@@ -117,6 +120,7 @@ enum Event {
     Gone(String),
     Down(String),
     Lost(Ipv6Addr),
+    DefaultRoute,
 }
 
 impl Event {
@@ -125,6 +129,7 @@ impl Event {
         let concerns = |guest: &&GuestSpec| match self {
             Self::Gone(tap) | Self::Down(tap) => guest.tap.as_str() == tap,
             Self::Lost(address) => guest.network.contains(*address),
+            Self::DefaultRoute => false,
         };
         guests.values().find(concerns).map(|g| g.tap.to_string())
     }
@@ -132,7 +137,12 @@ impl Event {
 
 impl Watch {
     pub(crate) fn open(state: Shared, table: &str, own_port: u32) -> io::Result<Self> {
-        let groups = [GROUP_LINK, GROUP_IPV6_ADDRESS, GROUP_IPV6_ROUTE];
+        let groups = [
+            GROUP_LINK,
+            GROUP_IPV6_ADDRESS,
+            GROUP_IPV4_ROUTE,
+            GROUP_IPV6_ROUTE,
+        ];
         Ok(Self {
             state,
             table: table.to_owned(),
@@ -175,6 +185,9 @@ impl Watch {
 
     /// What events mean, given the guests that there are.
     fn judge(&mut self, guests: &BTreeMap<GuestIndex, GuestSpec>) {
+        if self.events.contains(&Event::DefaultRoute) {
+            self.report(Change::Uplink);
+        }
         // With a tap go its addresses and routes: that it is gone says it all.
         let (gone, other): (Vec<_>, Vec<_>) = std::mem::take(&mut self.events)
             .into_iter()
@@ -267,6 +280,7 @@ fn event(bytes: &[u8]) -> Option<Event> {
             AddressAttribute::Address(std::net::IpAddr::V6(a)) => Some(Event::Lost(a)),
             _ => None,
         }),
+        Route::NewRoute(m) | Route::DelRoute(m) if is_default(&m) => Some(Event::DefaultRoute),
         Route::DelRoute(m) if m.header.destination_prefix_length == GuestNet::LENGTH => {
             m.attributes.into_iter().find_map(|a| match a {
                 RouteAttribute::Destination(RouteAddress::Inet6(a)) => Some(Event::Lost(a)),
@@ -275,4 +289,11 @@ fn event(bytes: &[u8]) -> Option<Event> {
         }
         _ => None,
     }
+}
+
+fn is_default(route: &RouteMessage) -> bool {
+    let header = &route.header;
+    header.destination_prefix_length == 0
+        && header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
 }

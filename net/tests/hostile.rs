@@ -339,6 +339,10 @@ fn ipv4_is_closed_without_nat() {
 #[test]
 fn published_services_of_the_host_are_the_hosts() {
     World::run(|world| async move {
+        // As container engines set it.
+        world
+            .host
+            .sh("echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         let host = World::start(World::spec()).await;
         let (one, two) = two_guests(&host).await;
         let container = world::Namespace::new("box");

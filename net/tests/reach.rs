@@ -14,7 +14,7 @@ use std::{
 };
 
 use net::HostSpec;
-use world::{Guest, HOST4, INTERNET4, PREFIX, World, guest_spec, packet};
+use world::{Guest, HOST4, INTERNET, INTERNET4, PREFIX, World, guest_spec, packet};
 
 #[test]
 fn the_uplink_answers_for_guests() {
@@ -57,7 +57,11 @@ fn the_uplink_answers_for_guests() {
             .inside
             .ip(&format!("addr add {last}/124 dev eth0 nodad"));
         assert!(world.internet.reach((last, 22)).is_ok());
-        assert!(guest.inside.pings("2001:db8:1::ff"));
+        assert!(guest.inside.pings(INTERNET));
+        assert!(
+            !guest.inside.pings("2001:db8:1::ff"),
+            "neighbours of the host"
+        );
     });
 }
 

@@ -158,21 +158,6 @@ fn foreign_tables_stay_as_they_are() {
         host.remove_guest(&spec).await.unwrap();
         drop(tap);
         assert_eq!(world.host.sh(others), before);
-
-        assert_eq!(host.obstacles().await.unwrap(), []);
-        world.host.sh("nft 'add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }'");
-        world.host.sh("nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'");
-        let found: Vec<_> = host
-            .obstacles()
-            .await
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(
-            found,
-            ["chain FORWARD of table ip6 filter drops forwarded packets by policy"]
-        );
     });
 }
 
@@ -393,7 +378,7 @@ fn guests_are_adopted() {
         assert_eq!(
             repairs,
             Repairs {
-                elements_added: 6,
+                elements_added: 8,
                 ..Repairs::default()
             }
         );
@@ -420,8 +405,8 @@ fn a_host_without_its_uplink() {
             uplink: Some("nowhere".into()),
             ..World::spec()
         };
-        let error = HostNet::open(spec).await.unwrap_err();
-        assert_eq!(error.to_string(), "interface nowhere does not exist");
+        // It may come yet: tests/changes.rs.
+        assert!(HostNet::open(spec).await.is_ok());
         for (table, uplink) in [
             ("", "eth0"),
             ("a b", "eth0"),
@@ -439,5 +424,44 @@ fn a_host_without_its_uplink() {
                 "{table} {uplink}"
             );
         }
+    });
+}
+
+/// Until the tables are back after somebody flushed all of nftables, guests have no firewall.
+#[test]
+fn the_window_after_a_flush_is_short() {
+    World::run(|world| async move {
+        let host = World::start(World::spec()).await;
+        let spec = guest_spec(host.spec(), 1, &["22"]);
+        let _guest = Guest::boot(&host, &spec).await;
+        let mut watch = host.watch().unwrap();
+        drain(&mut watch).await;
+        let repair = async {
+            while let Some(change) = watch.next().await {
+                if change == Change::Table {
+                    host.reconcile(from_ref(&spec)).await.unwrap();
+                }
+            }
+        };
+        let name = world.host.name().to_owned();
+        let flush = tokio::task::spawn_blocking(move || {
+            let script = "nft flush ruleset; date +%s%N; \
+                          until nft list chain arp crn_test input >/dev/null 2>&1; do :; done; date +%s%N";
+            let mut windows = Vec::new();
+            for _ in 0..10 {
+                let out = world::sh(&["ip", "netns", "exec", &name, "sh", "-c", script]);
+                let times: Vec<u64> = out.lines().map(|l| l.parse().unwrap()).collect();
+                windows.push(Duration::from_nanos(times[1] - times[0]));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            windows.sort();
+            windows
+        });
+        let windows = tokio::select! {
+            windows = flush => windows.unwrap(),
+            () = repair => unreachable!("the watch ended"),
+        };
+        println!("tables back after, least to most: {windows:?}");
+        assert!(windows[4] < Duration::from_secs(1), "{windows:?}");
     });
 }

@@ -31,7 +31,7 @@ pub use node::{NodeStatus, Totals};
 pub use owner::{Address, AddressError, Owner};
 pub use phase::{Desired, Failure, FailureCode, Phase, Step, StopReason};
 pub use volume::{AttachVolume, CreateVolume, ResizeVolume, VolumeState, VolumeView};
-pub use warning::{Warning, WarningKind};
+pub use warning::{NodeWarning, NodeWarningKind, Warning, WarningKind};
 
 /// A word that this version does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Phase;
+use crate::{NodeWarning, Phase};
 
 /// What instances and volumes take of a node, or what it has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,4 +43,7 @@ pub struct NodeStatus {
     pub used: Totals,
     /// What there is.
     pub capacity: Totals,
+    /// What an operator should look at.
+    #[serde(default)]
+    pub warnings: Vec<NodeWarning>,
 }

@@ -46,3 +46,32 @@ pub struct Warning {
     /// A sentence for people.
     pub message: String,
 }
+
+/// What a warning about the node as a whole is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeWarningKind {
+    /// The configured uplink does not exist; it is taken up when it comes.
+    UplinkMissing,
+    /// There is no default route, and no uplink is configured.
+    NoUplink,
+    /// Another firewall drops what guests need.
+    OtherFirewall,
+    /// A setting of the host's network could not be written.
+    NetworkSetting,
+    /// Instances have addresses outside of the node's prefix, which was changed.
+    OtherPrefix,
+    /// A part of the network could not be compared or repaired.
+    NetworkRepair,
+}
+
+/// Something an operator should know about the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NodeWarning {
+    /// What it is about.
+    pub kind: NodeWarningKind,
+    /// A sentence for people.
+    pub message: String,
+}

@@ -31,7 +31,7 @@ pub(super) fn rows(s: &NodeStatus) -> Vec<(&'static str, String)> {
         phases.join(", ")
     };
     let (used, all) = (&s.used, &s.capacity);
-    vec![
+    let mut rows = vec![
         (
             "Agent",
             format!(
@@ -65,7 +65,9 @@ pub(super) fn rows(s: &NodeStatus) -> Vec<(&'static str, String)> {
                 table::bytes(all.disk_mib.saturating_mul(1 << 20))
             ),
         ),
-    ]
+    ];
+    rows.extend(s.warnings.iter().map(|w| ("Warning", w.message.clone())));
+    rows
 }
 
 /// `crn-agent events`

@@ -110,6 +110,7 @@ pub(super) fn status() -> NodeStatus {
             memory_mib: 22_118,
             disk_mib: 500_000,
         },
+        warnings: Vec::new(),
     }
 }
 

@@ -177,10 +177,12 @@ pub enum AccelSetting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Network {
-    /// The node's IPv6 prefix, /64 or shorter; guests get /124s of its first /64.
+    /// The node's IPv6 prefix, between /16 and /112. Guests get /124s: of one up to /64 those of its
+    /// first /64, of a longer one those of its first /80.
     #[serde(deserialize_with = "prefix")]
     pub prefix: Option<String>,
-    /// The interface toward the internet; the one of the default route unless given.
+    /// The interface toward the internet; those of the default routes, as they come and go, unless
+    /// given.
     pub uplink: Option<String>,
     /// Answer neighbour solicitations for guests on the uplink: needed where the
     /// provider does not route the prefix to this host.
@@ -193,6 +195,13 @@ pub struct Network {
     pub ipv4_nat: bool,
     /// Where those IPv4 addresses come from: a /24 for each guest.
     pub ipv4_pool: String,
+    /// Networks that guests may reach although they are private, or on the link of the
+    /// uplink: `10.1.0.0/16`, `fd00::53`. Guests reach the internet alone otherwise.
+    #[serde(deserialize_with = "networks")]
+    pub allowed_private: Vec<net::IpNet>,
+    /// Whether the host forwards packets that are no guest's. Unless given: where it did
+    /// before the agent switched forwarding on.
+    pub forward_others: Option<bool>,
     /// The first thing that is repaired is noticed at once; this is the pause
     /// between complete comparisons of the kernel's state with ours, in seconds.
     #[serde(deserialize_with = "ranged::<1, 3600, _>")]
@@ -212,6 +221,8 @@ impl Default for Network {
             ],
             ipv4_nat: false,
             ipv4_pool: "172.16.0.0/12".into(),
+            allowed_private: Vec::new(),
+            forward_others: None,
             reconcile_seconds: 10,
         }
     }
@@ -372,6 +383,27 @@ fn prefix<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
         net::AddressPlan::new(prefix).map_err(D::Error::custom)?;
     }
     Ok(text)
+}
+
+fn networks<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<net::IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(d)?;
+    let network = |text: &String| {
+        let address = text.parse::<IpAddr>().map(net::IpNet::from);
+        let network = address.or_else(|_| text.parse::<net::IpNet>());
+        let network = network.map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is not a network, as in 10.1.0.0/16 or fd00::53"
+            ))
+        })?;
+        if network.trunc() == network {
+            return Ok(network);
+        }
+        let meant = network.trunc();
+        Err(D::Error::custom(format!(
+            "{text} has bits set beyond its length: the network is {meant}"
+        )))
+    };
+    texts.iter().map(network).collect()
 }
 
 fn filter<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {

@@ -37,6 +37,12 @@ pub struct DoctorConfig {
     pub uplink: Option<String>,
     /// Neighbour solicitations for guests are answered on the uplink.
     pub ndp_proxy: bool,
+    /// The agent's nftables tables.
+    pub table: String,
+    /// Where guests' IPv4 addresses come from; none without NAT.
+    pub ipv4_pool: Option<String>,
+    /// Where the agent answers.
+    pub socket: PathBuf,
     /// QEMU.
     pub qemu: PathBuf,
     /// The configured accelerator.
@@ -58,6 +64,9 @@ impl From<&crate::config::Config> for DoctorConfig {
             prefix: c.network.prefix.clone(),
             uplink: c.network.uplink.clone(),
             ndp_proxy: c.network.ndp_proxy,
+            table: c.network.table.clone(),
+            ipv4_pool: c.network.ipv4_nat.then(|| c.network.ipv4_pool.clone()),
+            socket: c.socket(),
             qemu: c.qemu.binary.clone(),
             accel: c.qemu.accel,
             uid_base: c.qemu.uid_base,
@@ -150,7 +159,10 @@ pub const CATALOGUE: &[Entry] = &[
     entry("ipv6-prefix", "IPv6 prefix", true),
     entry("ipv6-forwarding", "IPv6 forwarding", false),
     entry("uplink", "Uplink", false),
+    entry("mtu", "MTU", false),
     entry("ndp-proxy", "NDP proxy", false),
+    entry("other-firewalls", "Other firewalls", false),
+    entry("second-agent", "Other agents", false),
     entry("cgroup", "cgroup limits", false),
     entry("kernel", "Kernel", true),
     entry("memory", "Memory", false),
@@ -196,6 +208,7 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
             "ipv6-prefix",
             "ipv6-forwarding",
             "uplink",
+            "mtu",
             "ndp-proxy",
         ],
         move || {
@@ -204,6 +217,18 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
             checks::net::all(&facts)
         },
     );
+    let c = cfg.clone();
+    let firewalls = as_task(&["other-firewalls"], async move {
+        vec![checks::others::firewalls(&obstacles(&c).await)]
+    });
+    let socket = cfg.socket.clone();
+    let owner = on_thread(&["second-agent"], move || {
+        let owner = checks::others::Owner {
+            holder: net::Claim::holder().map_err(|e| e.to_string()),
+            own: listener(&socket),
+        };
+        vec![checks::others::second_agent(&owner)]
+    });
     let cgroup = on_thread(&["cgroup"], || {
         vec![checks::system::cgroup(&checks::cgroups())]
     });
@@ -247,8 +272,32 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
     all.extend(state.await);
     all.extend(users.await);
     all.extend(confinement.await);
+    all.extend(firewalls.await);
+    all.extend(owner.await);
     all.sort_by_key(|check| CATALOGUE.iter().position(|e| e.id == check.id));
     all
+}
+
+/// What other firewalls drop, as the agent would see it.
+async fn obstacles(cfg: &DoctorConfig) -> Result<Vec<net::Obstacle>, String> {
+    // Without a prefix of its own any will do: only other tables are looked at.
+    let prefix = cfg.prefix.as_deref().unwrap_or("2001:db8::/64");
+    let prefix = prefix.parse().map_err(|e: net::Error| e.to_string())?;
+    let spec = net::HostSpec {
+        uplink: cfg.uplink.clone(),
+        ipv4: cfg.ipv4_pool.as_deref().and_then(|pool| pool.parse().ok()),
+        ..net::HostSpec::new(&cfg.table, prefix)
+    };
+    let host = net::HostNet::open(spec).await;
+    let host = host.map_err(|e| e.to_string())?;
+    host.obstacles().await.map_err(|e| e.to_string())
+}
+
+/// The process that listens on a socket.
+fn listener(socket: &std::path::Path) -> Option<i32> {
+    let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    Some(peer.pid.as_raw_nonzero().get())
 }
 
 /// Measures KVM without blocking the runtime; what `serve` decides from.

@@ -227,6 +227,11 @@ pub struct Uplink {
     pub accept_ra: Option<u32>,
     /// `proxy_ndp`.
     pub proxy_ndp: Option<bool>,
+    /// The interface's own `forwarding`: without it the kernel neither forwards from
+    /// the interface nor answers for guests on it, whatever that of `all` is.
+    pub forwarding: Option<bool>,
+    /// What fits through it, bytes.
+    pub mtu: Option<u32>,
 }
 
 /// IPv6 on this host.
@@ -236,6 +241,8 @@ pub struct NetworkFacts {
     pub ipv6: bool,
     /// `net.ipv6.conf.all.forwarding`.
     pub forwarding: Option<bool>,
+    /// Interfaces that would follow router advertisements if they did not forward.
+    pub deaf: Vec<String>,
     /// The configured uplink, else the interface of the default route.
     pub uplink: Option<Uplink>,
     /// The node's prefix.
@@ -280,10 +287,22 @@ pub fn gather(
             advertised: own_default.is_some_and(|r| r.advertised),
             accept_ra: conf(&name, "accept_ra"),
             proxy_ndp: conf(&name, "proxy_ndp").map(|v| v != 0),
+            forwarding: conf(&name, "forwarding").map(|v| v != 0),
+            mtu: read(format!("sys/class/net/{name}/mtu")).and_then(|m| m.trim().parse().ok()),
             name,
         }
     });
+    let names = std::fs::read_dir(root.join("proc/sys/net/ipv6/conf"));
+    let names = names.into_iter().flatten().flatten();
+    let mut deaf: Vec<_> = names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|n| !matches!(n.as_str(), "all" | "default" | "lo"))
+        .filter(|n| !n.starts_with(net::TapName::PREFIX))
+        .filter(|n| conf(n, "accept_ra") == Some(1) && conf(n, "forwarding") == Some(1))
+        .collect();
+    deaf.sort();
     NetworkFacts {
+        deaf,
         ipv6: conf("all", "disable_ipv6") == Some(0),
         forwarding: conf("all", "forwarding").map(|v| v != 0),
         prefix: place(prefix, &addresses, &routes),

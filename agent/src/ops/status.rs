@@ -6,7 +6,8 @@ use std::{
     time::Instant,
 };
 
-use crn_api_types::NodeStatus;
+use crn_api_types::{NodeStatus, NodeWarning, NodeWarningKind};
+use net::Problem;
 
 use super::{
     Caller, OpError,
@@ -44,5 +45,23 @@ pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpErro
         phases,
         used: node.db.totals().await?,
         capacity: node.capacity,
+        warnings: warnings(node),
     })
+}
+
+/// What the last comparison of the network found and could not put right.
+fn warnings(node: &Node) -> Vec<NodeWarning> {
+    let problems = node.net.host().problems();
+    let warning = |problem: &Problem| NodeWarning {
+        kind: match problem {
+            Problem::UplinkMissing { .. } => NodeWarningKind::UplinkMissing,
+            Problem::NoUplink => NodeWarningKind::NoUplink,
+            Problem::Obstacle(_) => NodeWarningKind::OtherFirewall,
+            Problem::Setting { .. } => NodeWarningKind::NetworkSetting,
+            Problem::OtherPrefix { .. } => NodeWarningKind::OtherPrefix,
+            Problem::Failed { .. } => NodeWarningKind::NetworkRepair,
+        },
+        message: problem.to_string(),
+    };
+    problems.iter().map(warning).collect()
 }

@@ -57,6 +57,7 @@ pub async fn keep(node: Arc<Node>) {
     let mut tick = interval(Duration::from_secs(node.config.network.reconcile_seconds));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut watch = None;
+    let mut known = Vec::new();
     loop {
         if watch.is_none() {
             watch = match node.net.host().watch() {
@@ -78,6 +79,8 @@ pub async fn keep(node: Arc<Node>) {
             _ = tick.tick() => None,
         };
         match heard {
+            // Without the firewall's table everything is open: that does not wait.
+            Some(Some(net::Change::Table)) => {}
             Some(Some(_)) => {
                 sleep(BURST).await;
                 // The rest of the burst.
@@ -95,5 +98,13 @@ pub async fn keep(node: Arc<Node>) {
         if let Err(e) = once(&node).await {
             warn!("the network cannot be compared with the records: {e}");
         }
+        let problems = node.net.host().problems();
+        for problem in problems.iter().filter(|p| !known.contains(*p)) {
+            warn!("{problem}");
+        }
+        for solved in known.iter().filter(|p| !problems.contains(*p)) {
+            info!("no longer: {solved}");
+        }
+        known = problems;
     }
 }

@@ -12,7 +12,7 @@ mod log;
 mod notify;
 mod socket;
 
-use std::{collections::HashMap, fs, io, path::Path, sync::Arc, time::Instant};
+use std::{collections::HashMap, fs, io, sync::Arc, time::Instant};
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     db::Db,
     fs::blocking,
+    guest_net::GuestNetError,
     host, instance,
     node::{Host, Node, NodeError, uids},
     ops,
@@ -51,6 +52,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     if config.network.prefix.is_none() {
         return Err(NodeError::NoPrefix.into());
     }
+    // Two agents would take each other's guests for orphans, whatever their directories are.
+    let claim = net::Claim::take().map_err(GuestNetError::from)?;
     let paths = Paths::new(&config);
     directories::prepare(&config, &paths)?;
     // Neither its records nor its sockets are another agent's.
@@ -88,7 +91,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     if let Err(e) = node.db.settle().await {
         warn!("{e}");
     }
-    drop(locks);
+    drop((locks, claim));
     Ok(())
 }
 
@@ -135,7 +138,6 @@ async fn open(
     if let Some(why) = node.cgroups.unavailable() {
         warn!("guests' CPU, memory and I/O are not limited: {why}");
     }
-    tokio::spawn(warn_of_obstacles(node.net.host().clone()));
     let rows = node.db.instances().await?;
     node.net.start().await?;
 
@@ -175,18 +177,9 @@ async fn open(
 async fn host(config: &Config) -> Result<Host, ServeError> {
     let confinement = confinement(config.qemu.uid_base);
     let (accel, confinement) = tokio::join!(accel::decide(config), confinement);
-    let uplink = match &config.network.uplink {
-        Some(_) => None,
-        None => {
-            let ndp_proxy = config.network.ndp_proxy;
-            let facts = host::network::gather(Path::new("/"), None, None, ndp_proxy);
-            facts.uplink.map(|u| u.name)
-        }
-    };
     Ok(Host {
         accel,
         size: host_size(config)?,
-        uplink,
         confinement: confinement?,
     })
 }
@@ -200,16 +193,6 @@ async fn confinement(uid: u32) -> io::Result<Confinement> {
         warn!("QEMU runs without {lock}, which this host refuses: {why}");
     }
     Ok(confinement)
-}
-
-/// Tells of firewalls that drop what the agent's own lets through.
-async fn warn_of_obstacles(net: net::HostNet) {
-    match net.obstacles().await {
-        Ok(found) => found
-            .iter()
-            .for_each(|obstacle| warn!("guests may not be reached: {obstacle}")),
-        Err(e) => warn!("other firewalls cannot be looked at: {e}"),
-    }
 }
 
 fn host_size(config: &Config) -> Result<capacity::HostSize, ServeError> {

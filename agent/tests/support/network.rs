@@ -31,13 +31,7 @@ where
 
 /// A tap with everything that the host does for a guest.
 pub(crate) async fn tap() -> OwnedFd {
-    let spec = HostSpec {
-        table: "crn_test".into(),
-        uplink: None,
-        ndp_proxy: false,
-        ipv4: None,
-        prefix: "2001:db8::/64".parse().unwrap(),
-    };
+    let spec = HostSpec::new("crn_test", "2001:db8::/64".parse().unwrap());
     let net = HostNet::open(spec).await.unwrap();
     net.start(&[]).await.unwrap();
     let network = "2001:db8::3:abab:abab:aba0/124".parse().unwrap();

@@ -1,13 +1,15 @@
 //! What is asked of the kernel, in blocking calls.
 
-use std::{collections::BTreeSet, io};
+use std::io;
 
 use crate::{
     error::Error,
     guest::GuestSpec,
     netlink::route::{Change, Observed, Router},
     spec::HostSpec,
-    sysctl, wanted,
+    sysctl,
+    uplinks::Uplinks,
+    wanted,
 };
 
 pub(super) fn kernel(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -25,7 +27,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Settings, address, routes and the rest of a tap that was just made.
-pub(super) fn bring_up(guest: &GuestSpec, proxying: &[String]) -> Result<(), Error> {
+pub(super) fn bring_up(guest: &GuestSpec, mtu: u32, proxying: &[String]) -> Result<(), Error> {
     sysctl::of_tap(&guest.tap)
         .iter()
         .try_for_each(|s| s.apply().map(drop))?;
@@ -33,7 +35,7 @@ pub(super) fn bring_up(guest: &GuestSpec, proxying: &[String]) -> Result<(), Err
         name: guest.tap.to_string(),
     };
     let tap = index(guest.tap.as_str())?.ok_or_else(gone)?;
-    route(&wanted::set_up(guest, tap, &indices(proxying)?))
+    route(&wanted::set_up(guest, tap, mtu, &indices(proxying)?))
 }
 
 pub(super) fn observe() -> Result<Observed, Error> {
@@ -78,23 +80,13 @@ pub(super) fn indices(names: &[String]) -> Result<Vec<u32>, Error> {
         .collect()
 }
 
-/// The interfaces toward the internet.
-pub(super) fn uplinks(spec: &HostSpec, observed: &Observed) -> BTreeSet<String> {
-    if let Some(name) = &spec.uplink {
-        return BTreeSet::from([name.clone()]);
-    }
-    let default = observed
-        .links
+/// What lies toward the internet now.
+pub(super) fn uplinks(spec: &HostSpec, observed: &Observed, before: &Uplinks) -> Uplinks {
+    let mut uplinks = Uplinks::find(spec, observed, before);
+    let smallest = uplinks
+        .names
         .iter()
-        .filter(|(_, link)| observed.defaults.contains(&link.index));
-    // Others' names may hold anything: what a specification could not name is no uplink.
-    let fit = |name: &&String| {
-        HostSpec {
-            uplink: Some((*name).clone()),
-            ..spec.clone()
-        }
-        .check()
-        .is_ok()
-    };
-    default.map(|(name, _)| name).filter(fit).cloned().collect()
+        .filter_map(|name| sysctl::ipv6_mtu(name));
+    uplinks.mtu = uplinks.mtu.into_iter().chain(smallest).min();
+    uplinks
 }

@@ -17,14 +17,17 @@ use crate::{
     elements::Element,
     error::Error,
     guest::{GuestSpec, TapName},
-    netlink::nft::Nft,
+    netlink::{nft::Nft, route::Observed},
     nft_program,
     obstacle::Obstacle,
     port::PortRule,
+    problem::Problem,
     repairs::Repairs,
+    ruleset::GuestsOnly,
     spec::HostSpec,
     state::{Shared, State},
     sysctl, tap,
+    uplinks::Uplinks,
     wanted::{self, Diff, Wanted},
     watch::Watch,
 };
@@ -41,13 +44,17 @@ struct Inner {
     spec: HostSpec,
     nft: BlockingMutex<Nft>,
     state: Shared,
+    /// What the last comparison could not put right. Apart from the state, which is held while nft
+    /// runs: whoever asks does not wait.
+    problems: BlockingMutex<Vec<Problem>>,
 }
 
 impl HostNet {
-    /// Checks the specification and the host; changes nothing.
+    /// Checks the specification and the host; changes nothing. An uplink that does not exist yet is
+    /// taken up when it comes.
     ///
     /// # Errors
-    /// Names that cannot be, an uplink that does not exist, a kernel without nftables.
+    /// Names that cannot be, a kernel without nftables.
     pub async fn open(spec: HostSpec) -> Result<Self, Error> {
         spec.check()?;
         let (nft, observed) = blocking(|| {
@@ -55,17 +62,18 @@ impl HostNet {
             Ok((nft, observe()?))
         })
         .await?;
-        if let Some(name) = &spec.uplink
-            && !observed.links.contains_key(name)
-        {
-            return Err(Error::NoSuchInterface { name: name.clone() });
-        }
         let state = State {
-            uplinks: uplinks(&spec, &observed),
+            uplinks: uplinks(&spec, &observed, &Uplinks::default()),
             ..State::default()
         };
         let (nft, state) = (BlockingMutex::new(nft), Arc::new(Mutex::new(state)));
-        Ok(Self(Arc::new(Inner { spec, nft, state })))
+        let problems = BlockingMutex::default();
+        Ok(Self(Arc::new(Inner {
+            spec,
+            nft,
+            state,
+            problems,
+        })))
     }
 
     /// What it was opened with.
@@ -95,19 +103,71 @@ impl HostNet {
         Ok(observed.addresses.iter().filter_map(own).collect())
     }
 
-    /// At the agent's start: the table with the elements of all guests in one transaction, then
+    /// At the agent's start: the tables with the elements of all guests in one transaction, then
     /// forwarding. Existing taps and established connections are not disturbed.
     ///
     /// # Errors
-    /// What the kernel or nft refuses.
+    /// What the kernel or nft refuses of the firewall. Settings that cannot be written are
+    /// [`Self::problems`].
     pub async fn start(&self, guests: &[GuestSpec]) -> Result<(), Error> {
         guests.iter().try_for_each(GuestSpec::check)?;
         let mut state = self.0.state.lock().await;
         let observed = blocking(observe).await?;
-        state.uplinks = uplinks(self.spec(), &observed);
+        state.uplinks = uplinks(self.spec(), &observed, &state.uplinks);
         state.guests = guests.iter().map(|g| (g.index, g.clone())).collect();
+        state.guests_only = self.guests_only().await?;
         self.write_table(&mut state).await?;
-        self.settings(&state).await.map(drop)
+        let mut problems = Vec::new();
+        self.settings(&state, &mut problems).await;
+        self.set_problems(problems);
+        Ok(())
+    }
+
+    /// For which protocols the host is to forward for guests only: those that it did not forward
+    /// before the agent switched it on. That it was the agent the tables of an earlier start tell.
+    async fn guests_only(&self) -> Result<GuestsOnly, Error> {
+        let ipv4 = self.spec().ipv4.is_some();
+        if let Some(others) = self.spec().forward_others {
+            return Ok(GuestsOnly {
+                ipv6: !others,
+                ipv4: ipv4 && !others,
+            });
+        }
+        let before = nft_program::rules(&self.spec().table).await?;
+        let (ipv6_on, ipv4_on) = sysctl::forwarding();
+        let closed = |chain| before.as_ref().is_some_and(|rules| rules.has_chain(chain));
+        Ok(GuestsOnly {
+            ipv6: !ipv6_on || closed(GuestsOnly::CHAIN_IPV6),
+            ipv4: ipv4 && (!ipv4_on || closed(GuestsOnly::CHAIN_IPV4)),
+        })
+    }
+
+    /// What other firewalls drop of guests' traffic, as it is now. Changes nothing.
+    ///
+    /// # Errors
+    /// When nftables does not tell what others have.
+    pub async fn obstacles(&self) -> Result<Vec<Obstacle>, Error> {
+        let mut state = self.0.state.lock().await;
+        self.look_at_others(&mut state).await?;
+        let found = state.obstacles.iter().flat_map(|(_, _, found)| found);
+        Ok(found.cloned().collect())
+    }
+
+    /// What the last comparison found and could not put right.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let problems = self.0.problems.lock();
+        problems.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_problems(&self, problems: Vec<Problem>) {
+        let known = self.0.problems.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// What fits through the host's uplinks and a guest's link, bytes: between 1280 and 1500.
+    pub async fn guests_mtu(&self) -> u32 {
+        self.0.state.lock().await.uplinks.guests_mtu()
     }
 
     /// Lets a guest in: firewall first, then tap, addresses, neighbours. The tap lives as long as a
@@ -119,7 +179,7 @@ impl HostNet {
     /// Too many ranges of ports, a tap that another process holds, what the kernel refuses.
     pub async fn add_guest(&self, guest: &GuestSpec) -> Result<OwnedFd, Error> {
         guest.check()?;
-        let (proxying, is_new) = {
+        let (mtu, proxying, is_new) = {
             let mut state = self.0.state.lock().await;
             let before = state.guests.insert(guest.index, guest.clone());
             let stale = before.as_ref().map(Element::of_guest).unwrap_or_default();
@@ -130,12 +190,13 @@ impl HostNet {
                 state.guests.remove(&guest.index);
                 return Err(e);
             }
-            (self.proxying(&state), before.is_none())
+            let mtu = state.uplinks.guests_mtu();
+            (mtu, self.proxying(&state), before.is_none())
         };
         let wanted = guest.clone();
         let made = blocking(move || {
             let descriptor = tap::create(&wanted.tap)?;
-            bring_up(&wanted, &proxying)?;
+            bring_up(&wanted, mtu, &proxying)?;
             Ok(descriptor)
         })
         .await;
@@ -160,11 +221,14 @@ impl HostNet {
         guest: &GuestSpec,
         descriptor: OwnedFd,
     ) -> Result<(), Error> {
-        let proxying = self.proxying(&*self.0.state.lock().await);
+        let (mtu, proxying) = {
+            let state = self.0.state.lock().await;
+            (state.uplinks.guests_mtu(), self.proxying(&state))
+        };
         let wanted = guest.clone();
         blocking(move || {
             tap::reattach(&descriptor, &wanted.tap)?;
-            bring_up(&wanted, &proxying)
+            bring_up(&wanted, mtu, &proxying)
         })
         .await
     }
@@ -234,8 +298,10 @@ impl HostNet {
     /// `guests` that is not among them is adopted if it has a tap; if not, its tap is missing, and
     /// nothing of it is removed, as it may be on its way.
     ///
+    /// All that can be repaired is, whatever else cannot: that is what [`Self::problems`] has.
+    ///
     /// # Errors
-    /// What the kernel or nft refuses.
+    /// When the kernel does not tell what it has.
     pub async fn reconcile(&self, guests: &[GuestSpec]) -> Result<Repairs, Error> {
         let mut state = self.0.state.lock().await;
         let observed = blocking(observe).await?;
@@ -251,8 +317,17 @@ impl HostNet {
                 spared.insert(guest.index, guest.clone());
             }
         }
-        let now = uplinks(self.spec(), &observed);
+        let now = uplinks(self.spec(), &observed, &state.uplinks);
         if state.uplinks != now {
+            let only_names = Uplinks {
+                names: now.names.clone(),
+                mtu: now.mtu,
+                ..state.uplinks.clone()
+            };
+            if only_names != now {
+                // What is on their links is part of the rules.
+                state.rules = None;
+            }
             state.uplinks = now;
             state.generation = None;
         }
@@ -263,6 +338,7 @@ impl HostNet {
             .collect();
         let wanted = Wanted {
             prefix: self.spec().prefix,
+            mtu: state.uplinks.guests_mtu(),
             proxying: &proxying,
             guests: &state.guests,
             spared: &spared,
@@ -273,21 +349,60 @@ impl HostNet {
         } = wanted.diff(&observed);
         repairs.missing_taps.extend(spared.keys());
         repairs.missing_taps.sort_unstable();
-        self.repair_table(&mut state, &spared, &mut repairs).await?;
-        repairs.sysctls = self.settings(&state).await?;
+        // Each part is carried out, whatever becomes of the others.
+        let mut problems = self.found(&state, &observed);
+        let mut failed = |what, error: Error| {
+            let why = error.to_string();
+            problems.push(Problem::Failed { what, why });
+        };
+        if let Err(e) = self.repair_table(&mut state, &spared, &mut repairs).await {
+            failed("the firewall could not be compared", e);
+        }
         let taps: Vec<_> = repairs
             .links
             .iter()
             .filter_map(|index| state.guests.get(index).map(|g| g.tap.clone()))
             .collect();
-        blocking(move || {
-            for setting in taps.iter().flat_map(sysctl::of_tap) {
-                setting.apply()?;
-            }
-            route(&changes)
-        })
-        .await?;
+        let links = blocking(move || {
+            let settings = taps.iter().flat_map(sysctl::of_tap);
+            let settings = settings.map(|s| s.apply().map(drop));
+            let settings = settings.fold(Ok(()), Result::and);
+            route(&changes).and(settings)
+        });
+        if let Err(e) = links.await {
+            failed(
+                "not all links, addresses and neighbours could be put right",
+                e,
+            );
+        }
+        if let Err(e) = self.look_at_others(&mut state).await {
+            failed("the tables of other firewalls could not be looked at", e);
+        }
+        repairs.sysctls = self.settings(&state, &mut problems).await;
+        let obstacles = state.obstacles.iter().flat_map(|(_, _, found)| found);
+        problems.extend(obstacles.cloned().map(Problem::Obstacle));
+        self.set_problems(problems);
         Ok(repairs)
+    }
+
+    /// What can be seen, and only an operator can put right.
+    fn found(&self, state: &State, observed: &Observed) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        match &self.spec().uplink {
+            Some(name) if !observed.links.contains_key(name) => {
+                problems.push(Problem::UplinkMissing { name: name.clone() });
+            }
+            None if observed.defaults.is_empty() => problems.push(Problem::NoUplink),
+            _ => {}
+        }
+        let prefix = self.spec().prefix;
+        let outside = |g: &&GuestSpec| !prefix.is_guests(g.network.guest());
+        let guests = state.guests.values().filter(outside).map(|g| g.index);
+        let guests: Vec<_> = guests.collect();
+        if !guests.is_empty() {
+            problems.push(Problem::OtherPrefix { prefix, guests });
+        }
+        problems
     }
 
     /// Tells when somebody else removes a guest's tap, takes it down, takes its addresses or routes
@@ -306,29 +421,6 @@ impl HostNet {
         Watch::open(state, &self.spec().table, port).map_err(kernel("subscribe to events"))
     }
 
-    /// Chains of others that drop what the agent's table lets through: forwarding to guests does
-    /// not work until they let it pass. No accept of one table overrides the drop of another.
-    ///
-    /// # Errors
-    /// When nft does not answer.
-    pub async fn obstacles(&self) -> Result<Vec<Obstacle>, Error> {
-        let ipv4 = self.spec().ipv4.is_some();
-        let in_the_way = |c: &nft_program::Chain| {
-            c.hook == "forward"
-                && c.policy == "drop"
-                && (c.family != "ip" || ipv4)
-                && !(c.family == "inet" && c.table == self.spec().table)
-        };
-        let chains = nft_program::chains().await?.into_iter().filter(in_the_way);
-        Ok(chains
-            .map(|c| Obstacle {
-                family: c.family,
-                table: c.table,
-                chain: c.name,
-            })
-            .collect())
-    }
-
     /// Whether a guest's tap exists.
     #[must_use]
     pub fn tap_exists(tap: &TapName) -> bool {
@@ -338,24 +430,47 @@ impl HostNet {
     /// Interfaces that answer for guests.
     fn proxying(&self, state: &State) -> Vec<String> {
         if self.spec().ndp_proxy {
-            state.uplinks.iter().cloned().collect()
+            state.uplinks.names.iter().cloned().collect()
         } else {
             Vec::new()
         }
     }
 
-    /// Writes the host's settings; tells which were wrong.
-    async fn settings(&self, state: &State) -> Result<Vec<String>, Error> {
-        let settings = sysctl::of_host(self.spec(), &state.uplinks);
-        blocking(move || {
-            let mut wrong = Vec::new();
+    /// Writes the host's settings; returns those that were wrong. All are tried.
+    async fn settings(&self, state: &State, problems: &mut Vec<Problem>) -> Vec<String> {
+        let (spec, uplinks) = (self.spec().clone(), state.uplinks.names.clone());
+        let taps: Vec<_> = state.guests.values().map(|g| g.tap.clone()).collect();
+        let written = blocking(move || {
+            let listeners = match sysctl::forwarding() {
+                (true, _) => BTreeSet::new(),
+                _ => sysctl::listeners(sysctl::INTERFACES.as_ref()).unwrap_or_default(),
+            };
+            // An uplink that does not exist has no settings.
+            let there = |name: &String| matches!(index(name), Ok(Some(_)));
+            let uplinks = uplinks.into_iter().filter(there).collect();
+            let settings = sysctl::of_host(&spec, &uplinks, &listeners, taps.into_iter());
+            let (mut wrong, mut failed) = (Vec::new(), Vec::new());
             for setting in settings {
-                if setting.apply()? {
-                    wrong.push(setting.name());
+                match setting.apply() {
+                    Ok(true) => wrong.push(setting.name()),
+                    Ok(false) => {}
+                    Err(e) => failed.push((setting.name(), e.to_string())),
                 }
             }
-            Ok(wrong)
-        })
-        .await
+            Ok((wrong, failed))
+        });
+        match written.await {
+            Ok((wrong, failed)) => {
+                let failed = failed.into_iter();
+                problems.extend(failed.map(|(path, why)| Problem::Setting { path, why }));
+                wrong
+            }
+            Err(e) => {
+                let what = "the host's settings could not be looked at";
+                let why = e.to_string();
+                problems.push(Problem::Failed { what, why });
+                Vec::new()
+            }
+        }
     }
 }

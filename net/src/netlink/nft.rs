@@ -17,7 +17,7 @@ use netlink_packet_netfilter::{
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::{Answer, Netlink, malformed};
-use crate::elements::{Key, Set};
+use crate::elements::{Family, Key, Set};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u16 = 10;
@@ -103,7 +103,7 @@ impl Nft {
         let mut all = BTreeSet::new();
         for set in Set::ALL {
             let get = NfTablesMessage::GetSetElement(list(table, set, Vec::new()));
-            let request = message(inet(), get);
+            let request = message(header(set), get);
             self.0
                 .dump(request, |answer| parse_elements(set, &answer, &mut all))?;
         }
@@ -165,15 +165,19 @@ fn elements(
     };
     let list = list(table, set, keys.iter().map(element).collect());
     if delete {
-        return message(inet(), NfTablesMessage::DeleteSetElement(list));
+        return message(header(set), NfTablesMessage::DeleteSetElement(list));
     }
-    let mut message = message(inet(), NfTablesMessage::NewSetElement(list));
+    let mut message = message(header(set), NfTablesMessage::NewSetElement(list));
     message.header.flags = NLM_F_CREATE;
     message
 }
 
-fn inet() -> NetfilterHeader {
-    NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0)
+fn header(set: Set) -> NetfilterHeader {
+    let family = match set.family() {
+        Family::Inet => NetfilterProtoFamily::Inet,
+        Family::Arp => NetfilterProtoFamily::ARP,
+    };
+    NetfilterHeader::new(family, 0, 0)
 }
 
 /// Elements of a set; without any, the whole set.

@@ -17,8 +17,8 @@ use netlink_packet_route::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+        RouteScope, RouteType, RouteVia,
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -32,8 +32,10 @@ const AT_ONCE: usize = 64;
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
-    /// Brings a link up and gives it a MAC address.
-    Up { link: u32, mac: Mac },
+    /// Brings a link up and gives it a MAC address and an MTU, bytes.
+    Up { link: u32, mac: Mac, mtu: u32 },
+    /// Gives a link an MTU, bytes.
+    Mtu { link: u32, mtu: u32 },
     /// Deletes a link.
     DeleteLink { link: u32 },
     /// Gives a link an address.
@@ -73,12 +75,19 @@ impl Change {
 
     fn message(&self) -> NetlinkMessage<Route> {
         let (inner, flags) = match self {
-            Self::Up { link, mac } => {
+            Self::Up { link, mac, mtu } => {
                 let mut m = LinkMessage::default();
                 m.header.index = *link;
                 m.header.flags = LinkFlags::Up;
                 m.header.change_mask = LinkFlags::Up;
                 m.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+                m.attributes.push(LinkAttribute::Mtu(*mtu));
+                (Route::SetLink(m), 0)
+            }
+            Self::Mtu { link, mtu } => {
+                let mut m = LinkMessage::default();
+                m.header.index = *link;
+                m.attributes.push(LinkAttribute::Mtu(*mtu));
                 (Route::SetLink(m), 0)
             }
             Self::DeleteLink { link } => {
@@ -160,7 +169,8 @@ impl Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Up { link, mac } => write!(f, "bring link {link} up as {mac}"),
+            Self::Up { link, mac, .. } => write!(f, "bring link {link} up as {mac}"),
+            Self::Mtu { link, mtu } => write!(f, "give link {link} the MTU {mtu}"),
             Self::DeleteLink { link } => write!(f, "delete link {link}"),
             Self::Address {
                 link,
@@ -215,6 +225,8 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) up: bool,
     pub(crate) mac: Option<Mac>,
+    /// Bytes; 0 where it has none.
+    pub(crate) mtu: u32,
 }
 
 /// What the kernel has.
@@ -228,6 +240,10 @@ pub(crate) struct Observed {
     pub(crate) connected: BTreeSet<(u32, IpAddr, u8)>,
     /// Links of default routes.
     pub(crate) defaults: BTreeSet<u32>,
+    /// Link, address: the routers of default routes.
+    pub(crate) routers: BTreeSet<(u32, IpAddr)>,
+    /// Link, bytes: MTUs of default routes themselves.
+    pub(crate) default_mtus: BTreeSet<(u32, u32)>,
     /// Permanent neighbours.
     pub(crate) neighbours: BTreeSet<(u32, IpAddr, Mac)>,
     /// Link, address.
@@ -321,9 +337,11 @@ impl Observed {
             Route::NewLink(m) => {
                 let mut name = None;
                 let mut mac = None;
+                let mut mtu = 0;
                 for attribute in m.attributes {
                     match attribute {
                         LinkAttribute::IfName(n) => name = Some(n),
+                        LinkAttribute::Mtu(n) => mtu = n,
                         LinkAttribute::Address(a) => mac = a.try_into().ok().map(Mac),
                         _ => {}
                     }
@@ -333,6 +351,7 @@ impl Observed {
                     index: m.header.index,
                     up,
                     mac,
+                    mtu,
                 };
                 self.links.extend(name.map(|name| (name, link)));
             }
@@ -384,34 +403,64 @@ impl Observed {
         if m.header.table != RouteHeader::RT_TABLE_MAIN || m.header.kind != RouteType::Unicast {
             return;
         }
+        let is_default = m.header.destination_prefix_length == 0;
         let mut network = None;
         let mut link = None;
-        let mut gateway = false;
+        let mut gateway = None;
+        let mut mtu = None;
+        let mut is_direct = true;
         for attribute in &m.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(a)) => {
-                    network = Some(IpAddr::V4(*a))
-                }
-                RouteAttribute::Destination(RouteAddress::Inet6(a)) => {
-                    network = Some(IpAddr::V6(*a));
-                }
+                RouteAttribute::Destination(a) => network = address(a),
                 RouteAttribute::Oif(index) => link = Some(*index),
-                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
-                RouteAttribute::MultiPath(hops) if m.header.destination_prefix_length == 0 => {
-                    self.defaults.extend(hops.iter().map(|h| h.interface_index));
+                RouteAttribute::Gateway(a) => (gateway, is_direct) = (address(a), false),
+                RouteAttribute::Via(via) => {
+                    is_direct = false;
+                    gateway = match via {
+                        RouteVia::Inet(a) => Some(IpAddr::V4(*a)),
+                        RouteVia::Inet6(a) => Some(IpAddr::V6(*a)),
+                        _ => None,
+                    };
+                }
+                RouteAttribute::Metrics(metrics) => {
+                    mtu = metrics.iter().find_map(|m| match m {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                RouteAttribute::MultiPath(hops) if is_default => {
+                    for hop in hops {
+                        self.defaults.insert(hop.interface_index);
+                        let routers = hop.attributes.iter().filter_map(|a| match a {
+                            RouteAttribute::Gateway(a) => address(a),
+                            _ => None,
+                        });
+                        self.routers
+                            .extend(routers.map(|r| (hop.interface_index, r)));
+                    }
                 }
                 _ => {}
             }
         }
         let length = m.header.destination_prefix_length;
         match (network, link) {
-            (None, Some(link)) if length == 0 => {
+            (_, Some(link)) if is_default => {
                 self.defaults.insert(link);
+                self.routers.extend(gateway.map(|g| (link, g)));
+                self.default_mtus.extend(mtu.map(|mtu| (link, mtu)));
             }
-            (Some(network), Some(link)) if !gateway => {
+            (Some(network), Some(link)) if is_direct => {
                 self.connected.insert((link, network, length));
             }
             _ => {}
         }
+    }
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(a) => Some(IpAddr::V4(*a)),
+        RouteAddress::Inet6(a) => Some(IpAddr::V6(*a)),
+        _ => None,
     }
 }

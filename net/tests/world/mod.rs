@@ -128,6 +128,32 @@ impl Namespace {
         self.run(raw)
     }
 
+    /// Sends a frame of a test's own making on a link.
+    pub fn send_frame(&self, link: &str, frame: &[u8]) {
+        let hex: String = frame.iter().map(|b| format!("{b:02x}")).collect();
+        let program = format!(
+            "import socket; s=socket.socket(socket.AF_PACKET, socket.SOCK_RAW); \
+             s.bind(('{link}', 0)); s.send(bytes.fromhex('{hex}'))"
+        );
+        sh(&[
+            "ip",
+            "netns",
+            "exec",
+            &self.0,
+            "/usr/bin/python3",
+            "-c",
+            &program,
+        ]);
+    }
+
+    /// The largest segment, in bytes, that this side of a connection sends.
+    pub fn largest_segment(&self, port: u16) -> u32 {
+        let list = self.sh(&format!("ss -tinH sport = :{port}"));
+        let mss = list.split_whitespace().find_map(|w| w.strip_prefix("mss:"));
+        assert!(mss.is_some(), "no connection: {list}");
+        mss.unwrap_or_default().parse().unwrap()
+    }
+
     pub fn pings(&self, address: impl ToString) -> bool {
         let script = format!("ping -6 -n -c 1 -W 1 {} >/dev/null", address.to_string());
         let args = ["netns", "exec", &self.0, "sh", "-c", &script];
@@ -207,13 +233,7 @@ impl World {
     }
 
     pub fn spec() -> HostSpec {
-        HostSpec {
-            table: "crn_test".into(),
-            uplink: None,
-            ndp_proxy: false,
-            ipv4: None,
-            prefix: PREFIX.parse().unwrap(),
-        }
+        HostSpec::new("crn_test", PREFIX.parse().unwrap())
     }
 
     /// The host with its firewall up.

@@ -11,6 +11,7 @@ pub const NEIGHBOR_SOLICIT: u8 = 135;
 pub const NEIGHBOR_ADVERT: u8 = 136;
 pub const REDIRECT: u8 = 137;
 pub const ECHO_REQUEST: u8 = 128;
+pub const PACKET_TOO_BIG: u8 = 2;
 
 fn sum(mut bytes: &[u8], mut sum: u32) -> u32 {
     while let [a, b, rest @ ..] = bytes {
@@ -92,6 +93,19 @@ impl Path {
         vec![fragment(0, &payload[..8], 1), fragment(8, &payload[8..], 0)]
     }
 
+    /// The same in two fragments of a number, cut at a multiple of 8 bytes.
+    pub fn fragments_of(&self, next: u8, payload: &[u8], id: u32, cut: usize) -> Vec<Vec<u8>> {
+        let fragment = |at: usize, bytes: &[u8], more: u16| {
+            let offset = u16::try_from(at).unwrap() | more;
+            let head = [&[next, 0][..], &offset.to_be_bytes(), &id.to_be_bytes()].concat();
+            self.ipv6(44, &[&head[..], bytes].concat())
+        };
+        vec![
+            fragment(0, &payload[..cut], 1),
+            fragment(cut, &payload[cut..], 0),
+        ]
+    }
+
     /// With a routing header of type 0, by way of another address.
     pub fn routed(&self, via: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
         let head = [&[next, 2, 0, 1, 0, 0, 0, 0][..], &via.octets()].concat();
@@ -115,4 +129,49 @@ pub fn ipv4_udp(
     // IPv4 allows UDP without a checksum.
     let udp = [&from[..], &to, &length.to_be_bytes(), &[0, 0], data].concat();
     ethernet(mac.0, mac.1, 0x0800, &[header, udp].concat())
+}
+
+fn ipv4(ip: (Ipv4Addr, Ipv4Addr), protocol: u8, id: u16, offset: u16, data: &[u8]) -> Vec<u8> {
+    let total = u16::try_from(data.len() + 20).unwrap().to_be_bytes();
+    let (id, offset) = (id.to_be_bytes(), offset.to_be_bytes());
+    let head = [
+        0x45, 0, total[0], total[1], id[0], id[1], offset[0], offset[1], 64, protocol, 0, 0,
+    ];
+    let mut header = [&head[..], &ip.0.octets(), &ip.1.octets()].concat();
+    let check = fold(sum(&header, 0));
+    header[10..12].copy_from_slice(&check);
+    [&header[..], data].concat()
+}
+
+/// A datagram in two fragments.
+pub fn ipv4_udp_halves(
+    mac: (Mac, Mac),
+    ip: (Ipv4Addr, Ipv4Addr),
+    ports: (u16, u16),
+    data: &[u8],
+    id: u16,
+) -> [Vec<u8>; 2] {
+    const MORE: u16 = 0x2000;
+    let length = u16::try_from(data.len() + 8).unwrap();
+    let (from, to) = (ports.0.to_be_bytes(), ports.1.to_be_bytes());
+    let udp = [&from[..], &to, &length.to_be_bytes(), &[0, 0], data].concat();
+    let (first, second) = udp.split_at(800);
+    [(0, first, MORE), (800 / 8, second, 0)].map(|(at, bytes, more)| {
+        ethernet(mac.0, mac.1, 0x0800, &ipv4(ip, UDP, id, at | more, bytes))
+    })
+}
+
+/// A ping with a number.
+pub fn ipv4_ping(mac: (Mac, Mac), ip: (Ipv4Addr, Ipv4Addr), id: u16) -> Vec<u8> {
+    let mut message = [&[8, 0, 0, 0][..], &id.to_be_bytes(), &[0, 1]].concat();
+    let check = fold(sum(&message, 0));
+    message[2..4].copy_from_slice(&check);
+    ethernet(mac.0, mac.1, 0x0800, &ipv4(ip, 1, id, 0, &message))
+}
+
+/// Who has this address, asked by that one.
+pub fn arp_request(mac: Mac, from: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4, 0, 1];
+    let arp = [&head[..], &mac.0, &from.octets(), &[0; 6], &wanted.octets()].concat();
+    ethernet(mac, Mac([0xff; 6]), 0x0806, &arp)
 }

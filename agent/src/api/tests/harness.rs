@@ -81,7 +81,6 @@ pub(crate) async fn node(dir: &TempDir, change: impl FnOnce(&mut Config)) -> Arc
             memory_mib: 1,
             disk_mib: 1,
         },
-        uplink: None,
         confinement: crate::qemu::confine::Confinement::default(),
     };
     Arc::new(Node::open(config, db, host).await.unwrap())

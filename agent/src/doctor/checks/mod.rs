@@ -3,6 +3,7 @@
 pub mod confinement;
 pub mod directory;
 pub mod net;
+pub mod others;
 pub mod sev;
 pub mod system;
 pub mod virt;

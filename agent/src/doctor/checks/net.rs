@@ -89,6 +89,7 @@ pub fn all(facts: &NetworkFacts) -> Vec<Check> {
         prefix(facts),
         forwarding(facts),
         uplink(facts),
+        mtu(facts),
         ndp(facts),
     ]
 }
@@ -112,8 +113,9 @@ fn ipv6(facts: &NetworkFacts) -> Check {
 }
 
 fn prefix(facts: &NetworkFacts) -> Check {
-    const SET: &str = "Set prefix in section [network] of the configuration to a /64 or shorter \
-                       that your provider routes to this host.";
+    const SET: &str = "Set prefix in section [network] of the configuration to one that your \
+                       provider routes to this host, best a /64 or shorter.";
+    const LONGEST: u8 = 112;
     match &facts.prefix {
         Prefix::NotConfigured => check(
             "ipv6-prefix",
@@ -129,22 +131,19 @@ fn prefix(facts: &NetworkFacts) -> Check {
             "The agent does not start.",
             Some(SET),
         ),
-        Prefix::Routed { prefix, .. } | Prefix::OnLink { prefix, .. } if prefix.length > 64 => {
+        Prefix::Routed { prefix, .. }
+        | Prefix::OnLink { prefix, .. }
+        | Prefix::Unseen { prefix }
+            if prefix.length > LONGEST =>
+        {
             check(
                 "ipv6-prefix",
                 Missing,
-                format!("{prefix} is longer than a /64"),
-                "Guests' addresses are made of the last 64 bits.",
+                format!("{prefix} is longer than a /{LONGEST}"),
+                "Each guest gets a /124: there is room for fewer than 4096.",
                 Some(SET),
             )
         }
-        Prefix::Unseen { prefix } if prefix.length > 64 => check(
-            "ipv6-prefix",
-            Missing,
-            format!("{prefix} is longer than a /64"),
-            "Guests' addresses are made of the last 64 bits.",
-            Some(SET),
-        ),
         Prefix::Routed { prefix, interface } => check(
             "ipv6-prefix",
             Ok,
@@ -185,6 +184,28 @@ fn prefix(facts: &NetworkFacts) -> Check {
 }
 
 fn forwarding(facts: &NetworkFacts) -> Check {
+    if let (
+        Some(true),
+        Some(Uplink {
+            name,
+            forwarding: Some(false),
+            ..
+        }),
+    ) = (facts.forwarding, &facts.uplink)
+    {
+        return check(
+            "ipv6-forwarding",
+            Degraded,
+            format!("on, but off on {name}"),
+            "The kernel neither forwards what comes from the uplink nor answers for guests on it. A \
+             running agent puts it back within network.reconcile_seconds; something else switches \
+             it off.",
+            Some(&format!(
+                "Look for what sets it (networkd's IPForward= and IPv6Forwarding=, /etc/sysctl.d); \
+                 sysctl -w net.ipv6.conf.{name}.forwarding=1"
+            )),
+        );
+    }
     if facts.forwarding == Some(true) {
         check(
             "ipv6-forwarding",
@@ -215,6 +236,22 @@ fn forwarding(facts: &NetworkFacts) -> Check {
 fn uplink(facts: &NetworkFacts) -> Check {
     const NO_WAY: &str = "Guests do not reach the internet.";
     let Some(u) = &facts.uplink else {
+        if let (Some(true), [first, ..]) = (facts.forwarding, facts.deaf.as_slice()) {
+            let names = facts.deaf.join(", ");
+            return check(
+                "uplink",
+                Degraded,
+                format!(
+                    "no default route over IPv6; {names} would learn one from router \
+                     advertisements, and does not while forwarding is on (accept_ra is 1)"
+                ),
+                NO_WAY,
+                Some(&format!(
+                    "sysctl -w net.ipv6.conf.{first}.accept_ra=2, then in /etc/sysctl.d/; without \
+                     router advertisements: ip -6 route add default via <router> dev <interface>"
+                )),
+            );
+        }
         return check(
             "uplink",
             Degraded,
@@ -262,6 +299,36 @@ fn uplink(facts: &NetworkFacts) -> Check {
             Ok,
             format!("{name}, with the default route"),
             "It is usable.",
+            None,
+        ),
+    }
+}
+
+fn mtu(facts: &NetworkFacts) -> Check {
+    let Some((name, mtu)) = facts.uplink.as_ref().and_then(|u| Some((&u.name, u.mtu?))) else {
+        let meaning = "Guests' links have 1500 bytes until there is an uplink.";
+        return check("mtu", Ok, "no uplink to look at", meaning, None);
+    };
+    match mtu {
+        ..1280 => check(
+            "mtu",
+            Degraded,
+            format!("{name} has {mtu} bytes"),
+            "IPv6 needs 1280: no guest reaches the internet.",
+            Some(&format!("ip link set {name} mtu 1500")),
+        ),
+        1280..1500 => check(
+            "mtu",
+            Ok,
+            format!("{name} has {mtu} bytes"),
+            "Guests' links have as many, and TCP is clamped to it.",
+            None,
+        ),
+        _ => check(
+            "mtu",
+            Ok,
+            format!("{name} has {mtu} bytes"),
+            "Guests' links have 1500.",
             None,
         ),
     }

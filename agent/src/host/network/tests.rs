@@ -117,6 +117,8 @@ fn a_host_is_read_from_its_files() {
     put("proc/sys/net/ipv6/conf/all/forwarding", "1\n");
     put("proc/sys/net/ipv6/conf/eth0/accept_ra", "1\n");
     put("proc/sys/net/ipv6/conf/eth0/proxy_ndp", "0\n");
+    put("proc/sys/net/ipv6/conf/eth0/forwarding", "1\n");
+    put("sys/class/net/eth0/mtu", "1400\n");
     put("sys/class/net/eth0/flags", "0x1003\n");
     let facts = gather(dir.path(), Some("2001:db8:1:2::/64"), None, true);
     assert!(facts.ipv6 && facts.forwarding == Some(true) && facts.ndp_proxy);
@@ -130,8 +132,11 @@ fn a_host_is_read_from_its_files() {
             advertised: true,
             accept_ra: Some(1),
             proxy_ndp: Some(false),
+            forwarding: Some(true),
+            mtu: Some(1400),
         })
     );
+    assert_eq!(facts.deaf, ["eth0"]);
     let other = gather(dir.path(), None, Some("eth9"), false)
         .uplink
         .unwrap();

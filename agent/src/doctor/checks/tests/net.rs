@@ -1,4 +1,7 @@
-use super::{super::net, *};
+use super::{
+    super::{net, others},
+    *,
+};
 use crate::host::{
     Device,
     network::{NetworkFacts, Prefix, Uplink},
@@ -45,7 +48,10 @@ fn network() -> NetworkFacts {
             advertised: false,
             accept_ra: Some(1),
             proxy_ndp: Some(false),
+            forwarding: Some(true),
+            mtu: Some(1400),
         }),
+        deaf: Vec::new(),
         prefix: Prefix::Routed {
             prefix: "2001:db8:1:2::/64".parse().unwrap(),
             interface: "lo".into(),
@@ -56,7 +62,7 @@ fn network() -> NetworkFacts {
 
 #[test]
 fn networks() {
-    let expect = |what: &str, f: &dyn Fn(&mut NetworkFacts), expected: [Status; 5]| {
+    let expect = |what: &str, f: &dyn Fn(&mut NetworkFacts), expected: [Status; 6]| {
         let mut facts = network();
         f(&mut facts);
         let found: Vec<_> = net::all(&facts).iter().map(|c| c.status).collect();
@@ -66,18 +72,18 @@ fn networks() {
         facts.uplink.as_mut().unwrap()
     }
     let prefix = "2001:db8:1:2::/64".parse().unwrap();
-    let long = "2001:db8:1:2::/80".parse().unwrap();
+    let long = "2001:db8:1:2::/120".parse().unwrap();
     let on_link = || Prefix::OnLink {
         prefix,
         interface: "eth0".into(),
     };
-    expect("ready", &|_| {}, [Good; 5]);
+    expect("ready", &|_| {}, [Good; 6]);
     expect(
         "off",
         &|f| f.ipv6 = false,
-        [Missing, Good, Good, Good, Good],
+        [Missing, Good, Good, Good, Good, Good],
     );
-    let not_prefix = [Good, Missing, Good, Good, Good];
+    let not_prefix = [Good, Missing, Good, Good, Good, Good];
     expect(
         "no prefix",
         &|f| f.prefix = Prefix::NotConfigured,
@@ -93,7 +99,7 @@ fn networks() {
         &|f| f.prefix = Prefix::Unseen { prefix: long },
         not_prefix,
     );
-    let prefix_unsure = [Good, Degraded, Good, Good, Good];
+    let prefix_unsure = [Good, Degraded, Good, Good, Good, Good];
     expect(
         "unseen prefix",
         &|f| f.prefix = Prefix::Unseen { prefix },
@@ -102,22 +108,26 @@ fn networks() {
     expect(
         "on link",
         &|f| f.prefix = on_link(),
-        [Good, Degraded, Good, Good, Degraded],
+        [Good, Degraded, Good, Good, Good, Degraded],
     );
     let proxied = |f: &mut NetworkFacts| {
         f.prefix = on_link();
         f.ndp_proxy = true;
     };
-    expect("proxy is off", &proxied, [Good, Good, Good, Good, Degraded]);
+    expect(
+        "proxy is off",
+        &proxied,
+        [Good, Good, Good, Good, Good, Degraded],
+    );
     expect(
         "proxy is on",
         &|f| {
             proxied(f);
             up(f).proxy_ndp = Some(true);
         },
-        [Good; 5],
+        [Good; 6],
     );
-    let no_forwarding = [Good, Good, Degraded, Good, Good];
+    let no_forwarding = [Good, Good, Degraded, Good, Good, Good];
     expect(
         "not forwarding",
         &|f| f.forwarding = Some(false),
@@ -128,7 +138,17 @@ fn networks() {
         &|f| f.forwarding = None,
         no_forwarding,
     );
-    let no_uplink = [Good, Good, Good, Degraded, Good];
+    expect(
+        "not forwarding on the uplink",
+        &|f| up(f).forwarding = Some(false),
+        no_forwarding,
+    );
+    expect(
+        "an MTU that IPv6 cannot use",
+        &|f| up(f).mtu = Some(1000),
+        [Good, Good, Good, Good, Degraded, Good],
+    );
+    let no_uplink = [Good, Good, Good, Degraded, Good, Good];
     expect("no uplink", &|f| f.uplink = None, no_uplink);
     expect("no such uplink", &|f| up(f).exists = false, no_uplink);
     expect("down", &|f| up(f).up = Some(false), no_uplink);
@@ -140,6 +160,65 @@ fn networks() {
             up(f).advertised = true;
             up(f).accept_ra = Some(2);
         },
-        [Good; 5],
+        [Good; 6],
     );
+}
+
+/// The agent forwards, and an interface does not hear the router for it.
+#[test]
+fn the_cause_of_a_missing_default_route_is_told() {
+    let facts = NetworkFacts {
+        uplink: None,
+        deaf: vec!["eth0".into()],
+        ..network()
+    };
+    let checks = net::all(&facts);
+    let uplink = checks.iter().find(|c| c.id == "uplink").unwrap();
+    assert_eq!(uplink.status, Degraded);
+    assert!(uplink.found.contains("accept_ra is 1"), "{uplink:?}");
+    let remedy = uplink.remedy.as_deref().unwrap();
+    assert!(
+        remedy.contains("net.ipv6.conf.eth0.accept_ra=2"),
+        "{remedy}"
+    );
+}
+
+#[test]
+fn others_with_a_hand_in_the_network() {
+    let obstacle = ::net::Obstacle {
+        family: "ip6".into(),
+        table: "filter".into(),
+        chain: "FORWARD".into(),
+        hook: "forward".into(),
+        traffic: ::net::Traffic::ToGuests,
+        by_rule: false,
+    };
+    for (found, status, says) in [
+        (Ok(vec![]), Good, "none"),
+        (
+            Ok(vec![obstacle]),
+            Degraded,
+            "chain FORWARD (hook forward) of table ip6 filter",
+        ),
+        (Err("no permission".to_owned()), Degraded, "no permission"),
+    ] {
+        let check = others::firewalls(&found);
+        assert!(
+            check.status == status && check.found.contains(says),
+            "{check:?}"
+        );
+    }
+    for (holder, own, status, says) in [
+        (Ok(None), None, Good, "no agent"),
+        (Ok(Some(7)), Some(7), Good, "process 7"),
+        (Ok(Some(7)), None, Degraded, "process 7"),
+        (Ok(Some(7)), Some(8), Degraded, "process 7"),
+        (Err("x".to_owned()), Some(8), Degraded, "x"),
+    ] {
+        let check = others::second_agent(&others::Owner { holder, own });
+        assert!(
+            check.status == status && check.found.contains(says),
+            "{check:?}"
+        );
+    }
 }
