@@ -37,8 +37,8 @@ pub enum Error {
     },
     /// Another agent runs in this network namespace.
     #[error(
-        "another crn-agent, process {pid}, runs in this network namespace: taps and firewall can \
-         have one owner only, whatever the directories are"
+        "another agent is using this network namespace (process {pid}): taps and firewall can have \
+         one owner only, whatever the directories are"
     )]
     AnotherAgent {
         /// Its process id; 0 when it is in a pid namespace that this one does not see.
