@@ -140,6 +140,8 @@ fn a_debian_guest_from_create_to_delete() {
     );
     story.chapter("rebooted from inside");
 
+    guest.run("umount /data").unwrap();
+    agent.cli(&["volume", "detach", "extra"]).unwrap();
     let boot = guest.boot_id().unwrap();
     let outer = agent.outer_pid(qemu.as_u64().unwrap()).unwrap();
     run(Command::new("kill").args(["-9", &outer.to_string()])).unwrap();
@@ -148,7 +150,12 @@ fn a_debian_guest_from_create_to_delete() {
     assert_ne!(view["pid"], qemu);
     assert_eq!(view["phase"], "running");
     assert_eq!(guest.run("cat /srv/pg/file").unwrap(), "precious\n");
-    story.chapter("QEMU killed, and started again");
+    let left = guest
+        .run("! mountpoint -q /data && grep -c virtio- /etc/fstab")
+        .unwrap();
+    assert_eq!(left, "1\n", "a detached volume is in fstab");
+    assert_prompt(&guest);
+    story.chapter("QEMU killed, and started again without the detached volume");
 
     let _ = guest.run("systemctl poweroff");
     let view = agent.wait_phase("web", "stopped", PATIENCE * 4).unwrap();
@@ -259,6 +266,14 @@ fn swapped(agent: &Agent<'_>, guest: &Guest<'_>) {
         .unwrap();
     let failed = guest.run("systemctl --failed --plain --no-legend").unwrap();
     assert_eq!(failed, "", "failed units");
+    assert_prompt(guest);
+}
+
+/// The boot has not waited for a disk that is not there, which systemd does for 90 s.
+fn assert_prompt(guest: &Guest<'_>) {
+    let script = "systemctl show -p ActiveEnterTimestampMonotonic --value local-fs.target";
+    let reached: u64 = guest.run(script).unwrap().trim().parse().unwrap();
+    assert!(reached < 90_000_000, "local-fs.target after {reached} us");
 }
 
 /// 22 open, 80 closed with something listening, opened, closed; the open session does not notice.

@@ -32,6 +32,7 @@ pub struct CliError {
 #[derive(Debug)]
 pub struct Agent<'a> {
     host: &'a Host,
+    program: PathBuf,
     config: PathBuf,
     nsenter: Child,
     pid: u32,
@@ -43,6 +44,14 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When it does not answer in time, with its log.
     pub fn start(host: &'a Host, more: &[&str]) -> Result<Self> {
+        Self::start_program(host, program()?.as_ref(), more)
+    }
+
+    /// The same with another program, such as an older one.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_program(host: &'a Host, program: &Path, more: &[&str]) -> Result<Self> {
         let dir = host.dir();
         let config = dir.join("config.toml");
         let mut text = format!(
@@ -55,9 +64,10 @@ impl<'a> Agent<'a> {
             let _ = writeln!(text, "{line}");
         }
         fs::write(&config, text)?;
-        let (nsenter, pid) = spawn(host, &config)?;
+        let (nsenter, pid) = spawn(host, program, &config)?;
         let mut agent = Self {
             host,
+            program: program.to_owned(),
             config,
             nsenter,
             pid,
@@ -85,9 +95,18 @@ impl<'a> Agent<'a> {
     pub fn restart(&mut self) -> Result<Duration> {
         let _ = self.nsenter.wait();
         let begun = Instant::now();
-        (self.nsenter, self.pid) = spawn(self.host, &self.config)?;
+        (self.nsenter, self.pid) = spawn(self.host, &self.program, &self.config)?;
         self.wait_ready()?;
         Ok(begun.elapsed())
+    }
+
+    /// Starts today's program in its place after it was killed or ended.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn upgrade(&mut self) -> Result<()> {
+        self.program = program()?.into();
+        self.restart().map(drop)
     }
 
     /// A command of its command line; what it prints as JSON (null if nothing).
@@ -128,7 +147,7 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When the program cannot be built.
     pub fn cli_command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.host.namespace().command(program()?);
+        let mut command = self.host.namespace().command(&self.program);
         command.arg("--config").arg(&self.config).args(arguments);
         Ok(command)
     }
@@ -281,14 +300,14 @@ fn log_file(host: &Host) -> PathBuf {
     host.dir().join("agent.log")
 }
 
-fn spawn(host: &Host, config: &Path) -> Result<(Child, u32)> {
+fn spawn(host: &Host, program: &Path, config: &Path) -> Result<(Child, u32)> {
     let log = File::options()
         .create(true)
         .append(true)
         .open(log_file(host))?;
     let mut nsenter = host
         .namespace()
-        .command(program()?)
+        .command(program)
         .arg("--config")
         .arg(config)
         .arg("serve")

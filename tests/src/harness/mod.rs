@@ -24,6 +24,7 @@ mod guest;
 mod host;
 pub mod images;
 mod namespace;
+pub mod old_agent;
 mod serve_files;
 mod snapshot;
 mod tiny;
