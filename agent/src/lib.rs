@@ -22,6 +22,7 @@ pub mod images;
 pub mod instance;
 pub mod life;
 pub(crate) mod locks;
+pub mod mounts;
 pub mod node;
 pub mod ops;
 pub mod paths;

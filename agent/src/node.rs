@@ -12,7 +12,7 @@ use crate::{
     ids::InstanceId,
     images::{self, Images},
     paths::Paths,
-    qemu::{confine::Confinement, plan::Accelerator},
+    qemu::{confine::Confinement, file_limit, plan::Accelerator},
     reserve::Reserve,
     tasks::{Handle, Tasks},
     volume::Volumes,
@@ -81,6 +81,8 @@ pub struct Node {
     pub accel: Accelerator,
     /// Why, in one sentence.
     pub accel_reason: String,
+    /// Whether the length of the files that guests write can be limited.
+    pub limits_files: bool,
     /// What QEMU is shut in by on this host.
     pub confinement: Confinement,
     /// cgroup limits, where the host has them.
@@ -139,6 +141,7 @@ impl Node {
             capacity: capacity::of(&config.limits, host.size),
             accel: host.accel.accelerator,
             accel_reason: host.accel.reason,
+            limits_files: file_limit::can_be_changed(),
             confinement: host.confinement,
             // Named by the node: two agents may share a host.
             cgroups: Cgroups::discover(&format!("{CGROUP}-{}", paths.node_mark()))?,

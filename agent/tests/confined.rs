@@ -28,9 +28,10 @@ use std::{
 };
 
 use crn_agent::qemu::{
-    confine::{Confinement, Lock, Refused, probe},
+    confine::{Confinement, Lock, Refused},
     launch::launch_by,
     plan::{FIRST_FD, FdSource, LaunchPlan, PlacedFile, PlannedFd},
+    probe,
 };
 use nix::libc;
 use support::{network, proc, until};

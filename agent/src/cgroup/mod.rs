@@ -10,7 +10,6 @@
 //! All functions block for a few small files; call them where that is allowed.
 //! Source: the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
-pub mod mounts;
 pub mod plan;
 mod self_check;
 
@@ -22,7 +21,7 @@ use std::{
 
 use serde::Serialize;
 
-use mounts::Hierarchy;
+use crate::mounts::{self, Hierarchy};
 pub use plan::{CgroupPlan, Setting};
 pub use self_check::{SelfCheck, self_check};
 

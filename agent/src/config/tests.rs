@@ -82,7 +82,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         ("[network\n", &["line 1"]),
         ("[network]\nprefix = 'foo'", &["line 2", "prefix"]),
-        ("[network]\nprefix = '2001:db8::/80'", &["line 2", "/80"]),
+        ("[network]\nprefix = '2001:db8::/113'", &["line 2", "/113"]),
         (
             "[network]\nprefix = '2001:db8::5/64'",
             &["line 2", "prefix"],

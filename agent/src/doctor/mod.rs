@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use crate::{
     config::AccelSetting,
     host::{self, kvm::Kvm},
-    qemu::{confine::probe, launch},
+    qemu::{launch, probe},
 };
 pub use render::render_table;
 

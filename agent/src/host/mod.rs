@@ -100,7 +100,7 @@ mod tests {
                 let _ = users::lacking(&format!("CapEff:{text}"));
                 let (a, r) = (network::addresses(text), network::routes(text));
                 let _ = network::place(Some(text), &a, &r);
-                let _ = crate::cgroup::mounts::parse(&format!("1 2 3 / {text} - {text}"));
+                let _ = crate::mounts::parse(&format!("1 2 3 / {text} - {text}"));
             }
         }
     }

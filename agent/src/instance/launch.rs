@@ -53,7 +53,7 @@ pub(super) fn launch(
         uid: node.uid(row),
         isolate_network: node.config.qemu.isolate_network,
         cgroup_procs,
-        largest_file: Some(longest_file(row, volumes)),
+        largest_file: node.limits_files.then(|| longest_file(row, volumes)),
         confinement: node.confinement.clone(),
     }
 }

@@ -292,6 +292,9 @@ impl LiveVolumes {
 
     /// Lets QEMU make its files as long as the volumes on record may get.
     async fn allow_file_length(&self) -> Result<(), TaskError> {
+        if !self.ctx.node.limits_files {
+            return Ok(());
+        }
         let row = self.ctx.row().await?;
         let Some(recorded) = &row.process else {
             return Ok(());

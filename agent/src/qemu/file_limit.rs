@@ -4,7 +4,10 @@
 use std::{io, path::Path};
 
 use disk::ByteSize;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::{
+    process::{Pid, Resource, Rlimit, prlimit},
+    thread::{CapabilitySet, capabilities},
+};
 
 use super::process::Process;
 
@@ -15,6 +18,14 @@ use super::process::Process;
 pub fn longest(size: ByteSize) -> u64 {
     let size = size.bytes();
     size.saturating_add(size / 1024).saturating_add(64 << 20)
+}
+
+/// Whether this process may change the limit of a QEMU that runs, which takes
+/// `CAP_SYS_RESOURCE`; containers often withhold it. Without, no QEMU gets a limit: it
+/// could not write a volume that came later.
+#[must_use]
+pub fn can_be_changed() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
 /// Gives a running QEMU another limit; a disk of it came or grew.

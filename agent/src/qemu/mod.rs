@@ -8,4 +8,5 @@ pub mod launch;
 pub mod launcher;
 pub mod names;
 pub mod plan;
+pub mod probe;
 pub mod process;

@@ -33,10 +33,7 @@ use crate::{
     node::{Host, Node, NodeError, uids},
     ops,
     paths::Paths,
-    qemu::{
-        confine::{Confinement, probe},
-        launch, process,
-    },
+    qemu::{confine::Confinement, file_limit, launch, probe, process},
     reconcile::{network, sweep},
 };
 
@@ -188,6 +185,9 @@ async fn host(config: &Config) -> Result<Host, ServeError> {
 async fn confinement(uid: u32) -> io::Result<Confinement> {
     let probed = tokio::task::spawn_blocking(move || probe::probe(launch::SELF.as_ref(), uid));
     let confinement = probed.await.map_err(io::Error::other)?;
+    if !file_limit::can_be_changed() {
+        warn!("without CAP_SYS_RESOURCE the length of the files that guests write is not limited");
+    }
     for refused in &confinement.refused {
         let (lock, why) = (refused.lock.word(), &refused.why);
         warn!("QEMU runs without {lock}, which this host refuses: {why}");

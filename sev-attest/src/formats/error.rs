@@ -1,7 +1,7 @@
 //! Why an input holds no report or no certificate.
 
 use super::tee::OtherTee;
-use super::{MAX_CERTIFICATES, MAX_INPUT, pem, table};
+use super::{MAX_CERTIFICATES, MAX_INPUT, pem};
 use crate::cert::CertError;
 use crate::report::{REPORT_LEN, ReportError};
 
@@ -26,10 +26,10 @@ pub enum FormatError {
     Report(#[from] ReportError),
     /// What follows the report is no table of certificates.
     #[error("after the report's {REPORT_LEN} bytes: {0}")]
-    AfterReport(table::TableError),
+    AfterReport(TableError),
     /// A table of certificates is malformed.
     #[error("certificate table: {0}")]
-    Table(#[from] table::TableError),
+    Table(#[from] TableError),
     /// PEM is malformed.
     #[error(transparent)]
     Pem(#[from] pem::PemError),
@@ -94,4 +94,28 @@ impl FormatError {
             Self::TooMany | Self::TooLong | Self::SeveralReports { .. }
         )
     }
+}
+
+/// Why bytes are not a certificate table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// The list of entries has no end.
+    #[error("trailing bytes that are no certificate table (its list of entries has no end)")]
+    NoEnd,
+    /// An entry points outside of the table, or into the list of entries.
+    #[error("entry {0} points outside of the table's data")]
+    OutOfBounds(usize),
+    /// Two entries share bytes.
+    #[error("entries overlap")]
+    Overlap,
+    /// Two entries have the same known GUID.
+    #[error("two entries of {0}")]
+    Duplicate(String),
+    /// Bytes that no entry points at are not zero.
+    #[error("bytes that belong to no entry are not zero")]
+    Stray,
+    /// An entry's contents can't be read.
+    #[error("entry {0}: {1}")]
+    Content(String, Box<FormatError>),
 }

@@ -19,7 +19,7 @@ mod tee;
 mod text;
 
 pub use binding::{Binding, CertificateKey, RuntimeClaims};
-pub use error::FormatError;
+pub use error::{FormatError, TableError};
 pub use tee::OtherTee;
 
 use crate::cert::{Certificate, Crl};

@@ -119,14 +119,12 @@ pub(super) enum Found {
 
 /// Reads one of the messages; `None` for bytes that are none of them.
 pub(super) fn read(bytes: &[u8]) -> Option<Found> {
-    if let Ok(attestation) = Attestation::decode(bytes)
-        && let Some(found) = of_attestation(attestation)
-    {
-        return Some(found);
+    let attestation = Attestation::decode(bytes).ok().and_then(of_attestation);
+    if attestation.is_some() {
+        return attestation;
     }
-    if let Ok(report) = Report::decode(bytes)
-        && let Some(report) = assemble(&report)
-    {
+    let report = Report::decode(bytes).ok().and_then(|r| assemble(&r));
+    if let Some(report) = report {
         return Some(Found::Report {
             report,
             certificates: Vec::new(),

@@ -143,25 +143,22 @@ impl Reader {
     /// Containers without a mark of their own: taken for one only where something is in it.
     fn container(&mut self, bytes: &[u8]) -> Option<Result<Input, FormatError>> {
         let mut nothing = None;
-        if let Some(0x80..=0xdf) = bytes.first()
-            && let Ok(value) = node::cbor(bytes)
-        {
+        let is_cbor = matches!(bytes.first(), Some(0x80..=0xdf));
+        if let Some(Ok(value)) = is_cbor.then(|| node::cbor(bytes)) {
             match self.search(&value, Form::Cbor) {
                 Err(error @ FormatError::Nothing { .. }) => nothing = Some(Err(error)),
                 result => return Some(result),
             }
         }
-        if let Some(0x80..=0x8f | 0xde | 0xdf) = bytes.first()
-            && let Ok(value) = node::message_pack(bytes)
-        {
+        let is_message_pack = matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf));
+        if let Some(Ok(value)) = is_message_pack.then(|| node::message_pack(bytes)) {
             match self.search(&value, Form::MessagePack) {
                 Err(error @ FormatError::Nothing { .. }) => nothing = Some(Err(error)),
                 result => return Some(result),
             }
         }
-        if let Some(0) = bytes.first()
-            && let Some(found) = scale::read(bytes)
-        {
+        let is_scale = bytes.first() == Some(&0);
+        if let Some(Some(found)) = is_scale.then(|| scale::read(bytes)) {
             return Some(match found {
                 scale::Found::Report {
                     report,
@@ -253,9 +250,8 @@ impl Reader {
     /// A certificate of AMD's hierarchy, a revocation list, or a certificate with a report in it.
     fn certificate(&mut self, der: &[u8], found: &mut Certificates) -> Result<(), FormatError> {
         let parsed = Certificate::parse(der);
-        if let Ok(certificate) = &parsed
-            && certificate.role() != Role::Other
-        {
+        let known = parsed.as_ref().ok().filter(|c| c.role() != Role::Other);
+        if let Some(certificate) = known {
             found.bundle.certificates.push(certificate.clone());
             return Ok(());
         }
@@ -273,9 +269,8 @@ impl Reader {
         for (extension, value) in extensions {
             match self.read(&value) {
                 Ok(Input::Report(mut evidence)) => {
-                    if let Some(other) = &found.evidence
-                        && other.report != evidence.report
-                    {
+                    let other = found.evidence.as_ref();
+                    if other.is_some_and(|other| other.report != evidence.report) {
                         return Err(FormatError::SeveralReports {
                             first: "one certificate".to_owned(),
                             second: key.subject,

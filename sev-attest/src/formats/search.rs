@@ -126,11 +126,10 @@ impl Found {
             Node::Bytes(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
             _ => return,
         };
-        if tee::is_label(&plain(name))
-            && text.len() < SHORTEST
-            && let Some(tee) = tee::of_label(text)
-        {
-            self.others.push((tee, format!("{name} is {text:?}")));
+        if tee::is_label(&plain(name)) && text.len() < SHORTEST {
+            if let Some(tee) = tee::of_label(text) {
+                self.others.push((tee, format!("{name} is {text:?}")));
+            }
         }
     }
 

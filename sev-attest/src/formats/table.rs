@@ -1,7 +1,7 @@
 //! The certificate table of an extended report: entries of GUID, offset and length, then what they
 //! point at (AMD 56421, section 4.1.8.1).
 
-use super::{Bundle, FormatError};
+use super::{Bundle, FormatError, TableError};
 use crate::measure::Guid;
 use crate::report::SigningKey;
 
@@ -20,30 +20,6 @@ pub const VLEK: u128 = 0xa807_4bc2_a25a_483e_aae6_39c0_45a0_b8a1;
 /// Revocation list.
 pub const CRL: u128 = 0x92f8_1bc3_5811_4d3d_97ff_d19f_88dc_67ea;
 const KNOWN: [u128; 5] = [ARK, ASK, VCEK, VLEK, CRL];
-
-/// Why bytes are not a certificate table.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TableError {
-    /// The list of entries has no end.
-    #[error("trailing bytes that are no certificate table (its list of entries has no end)")]
-    NoEnd,
-    /// An entry points outside of the table, or into the list of entries.
-    #[error("entry {0} points outside of the table's data")]
-    OutOfBounds(usize),
-    /// Two entries share bytes.
-    #[error("entries overlap")]
-    Overlap,
-    /// Two entries have the same known GUID.
-    #[error("two entries of {0}")]
-    Duplicate(String),
-    /// Bytes that no entry points at are not zero.
-    #[error("bytes that belong to no entry are not zero")]
-    Stray,
-    /// An entry's contents can't be read.
-    #[error("entry {0}: {1}")]
-    Content(String, Box<FormatError>),
-}
 
 /// A GUID as the number of its text form. Tables are seen with the text's byte order and with
 /// UEFI's; the known GUIDs can't be mistaken for each other.

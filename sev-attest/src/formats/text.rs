@@ -19,7 +19,7 @@ pub(super) fn of_bytes(bytes: &[u8]) -> Option<Cow<'_, str>> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let end = bytes.iter().rposition(|byte| *byte != 0)?;
     let text = bytes.get(..=end)?;
-    if text.get(1) == Some(&0) && text.get(3) == Some(&0) {
+    if bytes.get(1) == Some(&0) && bytes.get(3) == Some(&0) {
         return utf16(bytes, u16::from_le_bytes);
     }
     // Binary input mostly ends this at once.

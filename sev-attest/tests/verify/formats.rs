@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::json;
-use sev_attest::formats::table::TableError;
+use sev_attest::formats::TableError;
 use sev_attest::formats::{Evidence, Form, FormatError, pem, read_certificates, read_report};
 use sev_attest::product::Product;
 use sev_attest_issuer::certificate::CrlSpec;

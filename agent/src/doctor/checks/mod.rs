@@ -11,8 +11,8 @@ pub mod virt;
 use std::{collections::BTreeSet, path::Path};
 
 use super::{CATALOGUE, Check, Status};
-use crate::cgroup::{
-    Cgroups,
+use crate::{
+    cgroup::Cgroups,
     mounts::{self, Hierarchy, Layout},
 };
 

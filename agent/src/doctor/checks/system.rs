@@ -4,12 +4,12 @@ use std::{io, path::Path};
 
 use super::{super::Check, super::Status::*, CgroupFacts, check, list};
 use crate::{
-    cgroup::mounts::Layout,
     host::{
         sev::SNP_KERNEL,
         system::{Clock, DiskFacts, SystemFacts},
         users::UserFacts,
     },
+    mounts::Layout,
 };
 
 /// The oldest kernel with all that the agent calls: Debian 11's.

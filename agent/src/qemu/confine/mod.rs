@@ -9,13 +9,12 @@
 //! | Landlock | writing, making and removing files, TCP, abstract sockets and signals outside | [`landlock`] |
 //! | seccomp | what QEMU's own `-sandbox` leaves open | [`seccomp`] |
 //!
-//! Each is put on unless the host refuses it, which [`probe`] finds out once, by trying.
+//! Each is put on unless the host refuses it, which [`super::probe`] finds out once, by trying.
 //! What is refused is logged and told by the doctor. A lock that the probe could put on
 //! and a launch cannot is a failed launch.
 
 pub mod landlock;
 pub mod privileges;
-pub mod probe;
 pub mod root;
 pub mod seccomp;
 

@@ -12,7 +12,7 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use crate::cgroup::mounts;
+use crate::mounts;
 
 /// Where programs, libraries and their data are. Secrets are in none of them.
 const SYSTEM: [&str; 7] = [

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Confinement, Lock, Refused};
+use super::confine::{Confinement, Lock, Refused};
 use crate::qemu::{launch, launcher::LAUNCH_VM};
 
 /// Starts the launcher without a program: once with all locks and, if that fails, once
