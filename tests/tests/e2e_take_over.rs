@@ -129,7 +129,7 @@ fn adopted(agent: &Agent<'_>, before: &Value, qemu: &(u32, String)) {
     );
     assert_eq!(agent.show("rests").unwrap()["phase"], "stopped");
     let data = agent.cli(&["volume", "show", "data"]).unwrap();
-    assert_eq!(data["instance"], before["id"], "{data}");
+    assert_eq!(data["instance"], before["name"], "{data}");
     let spare = agent.cli(&["volume", "show", "spare"]).unwrap();
     assert_eq!(spare["instance"], Value::Null, "{spare}");
 }
@@ -160,11 +160,7 @@ fn repaired(host: &Host, agent: &Agent<'_>, guest: &mut Tiny) {
 fn volumes(agent: &Agent<'_>) {
     agent.cli(&["volume", "attach", "spare", "runs"]).unwrap();
     let spare = agent.cli(&["volume", "show", "spare"]).unwrap();
-    assert_eq!(
-        spare["instance"],
-        agent.show("runs").unwrap()["id"],
-        "{spare}"
-    );
+    assert_eq!(spare["instance"], "runs", "{spare}");
 }
 
 /// Stop, start and restart of what the old agent started, and a start of what it had stopped.
@@ -221,6 +217,12 @@ fn gone(host: &Host, agent: &Agent<'_>, empty: &Snapshot) {
     let mut left = Vec::new();
     for _ in 0..20 {
         left = empty.differences(&Snapshot::take(host, Some(agent)).unwrap());
+        // Of the rules only what is a guest's counts, as the new agent's are others than the
+        // old one's; and it keeps a reserve on the disk.
+        left.retain(|line| {
+            let of_a_guest = (0..10).any(|tap| line.contains(&format!("vmtap{tap}")));
+            (of_a_guest || !line.contains(" nft: ")) && line != "+ file: state/reserve"
+        });
         if left.is_empty() {
             return;
         }

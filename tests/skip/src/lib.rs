@@ -3,7 +3,7 @@
 //! `make test` collects what was skipped and fails when `tests/skips.txt` does not allow it, so no
 //! test passes without having run.
 //!
-//! ```
+//! ```no_run
 //! fn test_of_kvm() {
 //!     let Ok(_kvm) = std::fs::File::open("/dev/no-such-device") else {
 //!         skip::skip!("kvm", "/dev/kvm cannot be opened");

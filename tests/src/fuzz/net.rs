@@ -15,7 +15,7 @@ pub fn network_texts(data: &[u8]) {
         assert_eq!(rule.to_string().parse::<PortRule>().ok(), Some(rule));
     }
     if let Ok(prefix) = text.parse::<Prefix>() {
-        assert!(prefix.contains(prefix.address()) && (16..=64).contains(&prefix.length()));
+        assert!(prefix.contains(prefix.address()) && (16..=112).contains(&prefix.length()));
         assert_eq!(prefix.to_string().parse::<Prefix>().ok(), Some(prefix));
     }
     if let Ok(network) = text.parse::<GuestNet>() {
