@@ -258,7 +258,7 @@ mod tests {
         let other = format!("{}  other.qcow2\n", "44".repeat(32));
         for line in [
             format!("{c}  ./images/x.qcow2\n"),
-            format!("{c}  /home/runner/work/x.qcow2\n"),
+            format!("{c}  /builds/image/x.qcow2\n"),
             format!("SHA256(x.qcow2)= {c}\n"),
             format!("SHA2-256(x.qcow2)= {c}\n"),
             format!("{c} x.qcow2\n"),
