@@ -1,6 +1,7 @@
 //! Ten instances at once, adopted at once, deleted at once; and the host is as before.
 
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a test that cannot go on has failed"
@@ -74,7 +75,10 @@ fn ten_at_once() {
                 "--timeout",
                 "900",
             ])
-            .unwrap()
+            .unwrap_or_else(|e| {
+                let logs = agent.cli_text(&["instance", "logs", name]);
+                panic!("{e}\n{}", logs.unwrap_or_else(|e| e.to_string()))
+            })
     };
     let views = each(&create);
     // Each answers at its own address.

@@ -99,12 +99,12 @@ pub enum InstanceCommand {
     /// Start an instance; one that failed is tried again
     Start(WaitArgs),
     /// Stop an instance: the guest is asked, then QEMU, then nobody
-    Stop(MannerArgs),
+    Stop(ForceArgs),
     /// Stop an instance and start it again
-    Restart(MannerArgs),
+    Restart(ForceArgs),
     /// Delete an instance and its root disk; volumes are kept
     #[command(visible_alias = "rm")]
-    Delete(MannerArgs),
+    Delete(ForceArgs),
     /// Sit down at the guest's serial console; leave with Ctrl-]
     Console(OneInstance),
     /// Show what the guest wrote to its serial console
@@ -199,9 +199,9 @@ pub struct WaitArgs {
     pub wait: Wait,
 }
 
-/// An instance, waiting, and how hard.
+/// An instance, whether by force, and how long to wait.
 #[derive(Debug, Args)]
-pub struct MannerArgs {
+pub struct ForceArgs {
     /// Which.
     #[command(flatten)]
     pub one: OneInstance,

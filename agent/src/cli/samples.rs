@@ -48,7 +48,7 @@ pub(super) fn instance() -> InstanceView {
     }
 }
 
-/// As a guest or a caller could wish a terminal to see it.
+/// As a guest or a caller could want a terminal to see it.
 pub(super) fn hostile_instance() -> InstanceView {
     InstanceView {
         name: format!("{}\u{1b}[2J", "x".repeat(50)),

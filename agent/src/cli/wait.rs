@@ -35,13 +35,13 @@ pub(super) enum Goal {
 enum Verdict {
     Done,
     Waiting,
-    Hopeless(String),
+    Failed(String),
 }
 
 fn judge(goal: &Goal, view: &InstanceView) -> Verdict {
     let because = |text: &str| match &view.failure {
-        Some(failure) => Verdict::Hopeless(format!("{text}: {}", failure.message)),
-        None => Verdict::Hopeless(text.to_owned()),
+        Some(failure) => Verdict::Failed(format!("{text}: {}", failure.message)),
+        None => Verdict::Failed(text.to_owned()),
     };
     match (goal, view.phase) {
         (Goal::Ready { not }, Phase::Running) if view.ready && view.started_at != *not => {
@@ -104,7 +104,7 @@ pub(super) async fn wait(
         meter.show(&describe(&view), view.progress);
         match judge(&goal, &view) {
             Verdict::Done => return Ok(Some(view)),
-            Verdict::Hopeless(why) => {
+            Verdict::Failed(why) => {
                 let message = format!("instance {}: {why}", view.name);
                 let hint = format!("crn-agent instance show {}", view.name);
                 return Err(Failure::new(Status::Failed, message).or_try(hint));
@@ -154,18 +154,18 @@ mod tests {
                 "done",
             ),
             (&ready, Phase::Preparing, |_| {}, "wait"),
-            (&ready, Phase::Failed, |_| {}, "hopeless"),
+            (&ready, Phase::Failed, |_| {}, "failed"),
             (&ready, Phase::BackingOff, |v| v.restarts = 1, "wait"),
-            (&ready, Phase::BackingOff, |v| v.restarts = 3, "hopeless"),
+            (&ready, Phase::BackingOff, |v| v.restarts = 3, "failed"),
             (
                 &ready,
                 Phase::Stopped,
                 |v| v.desired = Desired::Stopped,
-                "hopeless",
+                "failed",
             ),
             (&ready, Phase::Stopped, |_| {}, "wait"),
             (&Goal::Stopped, Phase::Stopped, |_| {}, "done"),
-            (&Goal::Stopped, Phase::Deleting, |_| {}, "hopeless"),
+            (&Goal::Stopped, Phase::Deleting, |_| {}, "failed"),
             (&Goal::Gone, Phase::Deleting, |_| {}, "wait"),
         ];
         for (goal, phase, change, expected) in table {
@@ -176,7 +176,7 @@ mod tests {
             let got = match judge(goal, &view) {
                 Verdict::Done => "done",
                 Verdict::Waiting => "wait",
-                Verdict::Hopeless(_) => "hopeless",
+                Verdict::Failed(_) => "failed",
             };
             assert_eq!(got, expected, "{goal:?} {phase}");
         }
@@ -190,8 +190,8 @@ mod tests {
             code: FailureCode::Image,
             message: "no such host".into(),
         });
-        let Verdict::Hopeless(why) = judge(&Goal::Stopped, &view) else {
-            panic!("not hopeless")
+        let Verdict::Failed(why) = judge(&Goal::Stopped, &view) else {
+            panic!("not failed")
         };
         assert!(why.contains("no such host"), "{why}");
     }

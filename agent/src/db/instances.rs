@@ -17,7 +17,7 @@ use super::{
 use crate::{
     capacity::{self, Capacity, Totals},
     ids::{InstanceId, Name},
-    life::{Desired, Phase, Settled, Wish},
+    life::{Desired, Intent, Phase, Settled},
     spec::{Checked, InstanceSpec},
 };
 
@@ -58,7 +58,7 @@ pub struct InstanceRow {
     /// Digest of the base image, once resolved.
     pub image: Option<String>,
     /// What is wanted.
-    pub wish: Wish,
+    pub intent: Intent,
     /// Where it is.
     pub phase: Phase,
     /// The QEMU that was launched last.
@@ -100,7 +100,7 @@ fn decode(row: &Row<'_>) -> Result<InstanceRow, DbError> {
         spec: row.json("spec")?,
         network: row.parsed("network")?,
         image: row.get("image")?,
-        wish: Wish {
+        intent: Intent {
             desired: row.json("desired")?,
             restart: row.get("restart")?,
             force: row.get("forced")?,
@@ -310,27 +310,27 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::NotFound`]; [`DbError::Conflict`] when it is being deleted.
-    pub async fn update_wish(
+    pub async fn update_intent(
         &self,
         id: &InstanceId,
-        decide: impl FnOnce(&InstanceRow) -> Wish + Send + 'static,
+        decide: impl FnOnce(&InstanceRow) -> Intent + Send + 'static,
     ) -> Result<InstanceRow, DbError> {
         let id = id.clone();
         self.call(move |c| {
             let mut row = get(c, &id)?;
-            let wish = decide(&row);
-            if row.wish.desired == Desired::Deleted && wish.desired != Desired::Deleted {
+            let intent = decide(&row);
+            if row.intent.desired == Desired::Deleted && intent.desired != Desired::Deleted {
                 return Err(DbError::Conflict(format!(
                     "instance {} is being deleted",
                     row.name
                 )));
             }
-            let desired = json("desired", id.as_str(), &wish.desired)?;
+            let desired = json("desired", id.as_str(), &intent.desired)?;
             c.prepare_cached(
                 "UPDATE instances SET desired = ?2, restart = ?3, forced = ?4 WHERE id = ?1",
             )?
-            .execute(params![id.as_str(), desired, wish.restart, wish.force])?;
-            row.wish = wish;
+            .execute(params![id.as_str(), desired, intent.restart, intent.force])?;
+            row.intent = intent;
             Ok(row)
         })
         .await

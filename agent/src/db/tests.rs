@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     capacity::{Capacity, Totals},
     ids::InstanceId,
-    life::{Desired, Phase, PrepareStep, Settled, StopReason, Wish},
+    life::{Desired, Intent, Phase, PrepareStep, Settled, StopReason},
 };
 
 fn open() -> (tempfile::TempDir, Db) {
@@ -173,13 +173,13 @@ async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
 async fn what_was_asked_meanwhile_is_not_settled_away() {
     let (_dir, db) = open();
     let row = db.insert_instance(new(request("a"))).await.unwrap();
-    let wish = |desired| Wish {
+    let intent = |desired| Intent {
         desired,
         restart: true,
         force: true,
     };
-    let running = wish(Desired::Running);
-    db.update_wish(&row.id, move |_| running).await.unwrap();
+    let running = intent(Desired::Running);
+    db.update_intent(&row.id, move |_| running).await.unwrap();
     let stopped = Phase::Stopped {
         reason: StopReason::GuestPoweredOff,
     };
@@ -192,8 +192,8 @@ async fn what_was_asked_meanwhile_is_not_settled_away() {
     assert_eq!(event.kind, EventKind::Phase);
     let row = db.instance(&row.id).await.unwrap();
     assert_eq!(
-        row.wish,
-        Wish {
+        row.intent,
+        Intent {
             desired: Desired::Stopped,
             restart: true,
             force: false
@@ -201,14 +201,17 @@ async fn what_was_asked_meanwhile_is_not_settled_away() {
     );
     assert_eq!(row.phase, stopped);
 
-    let deleted = wish(Desired::Deleted);
-    db.update_wish(&row.id, move |_| deleted).await.unwrap();
+    let deleted = intent(Desired::Deleted);
+    db.update_intent(&row.id, move |_| deleted).await.unwrap();
     db.set_phase(&row.id, &stopped, settled, 0).await.unwrap();
     assert_eq!(
-        db.instance(&row.id).await.unwrap().wish.desired,
+        db.instance(&row.id).await.unwrap().intent.desired,
         Desired::Deleted
     );
-    let refused = db.update_wish(&row.id, move |_| running).await.unwrap_err();
+    let refused = db
+        .update_intent(&row.id, move |_| running)
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, DbError::Conflict(_)),
         "a deletion is never taken back"

@@ -87,7 +87,7 @@ impl Images {
     ) -> Result<StoredImage, ImageError> {
         match self.stored(name).await? {
             Some(image) => Ok(image),
-            None => self.fetch(name, Unless::Stored, progress).await,
+            None => self.fetch(name, Reimport::IfMissing, progress).await,
         }
     }
 
@@ -129,13 +129,13 @@ impl Images {
         name: &ImageName,
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<StoredImage, ImageError> {
-        self.fetch(name, Unless::Never, progress).await
+        self.fetch(name, Reimport::Always, progress).await
     }
 
     async fn fetch(
         &self,
         name: &ImageName,
-        unless: Unless,
+        reimport: Reimport,
         progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<StoredImage, ImageError> {
         let Some(entry) = self.catalogue.get(name) else {
@@ -147,7 +147,7 @@ impl Images {
             Origin::Url { url, sum } => self.download(name, url, sum, progress).await?,
             Origin::File { path, digest } => {
                 let _one = self.imports.lock().await;
-                if unless == Unless::Stored
+                if reimport == Reimport::IfMissing
                     && let Some(image) = self.stored(name).await?
                 {
                     return Ok(image);
@@ -275,11 +275,11 @@ impl Images {
     }
 }
 
-/// When a file of this host is not imported after all.
+/// Whether an image that comes from a file of this host is read again.
 #[derive(PartialEq, Eq)]
-enum Unless {
-    /// Somebody else imported it while we waited.
-    Stored,
-    /// It is imported whatever the store has.
-    Never,
+enum Reimport {
+    /// Not if the store has it, perhaps from an import that this one waited for.
+    IfMissing,
+    /// Whatever the store has.
+    Always,
 }

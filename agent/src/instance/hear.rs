@@ -90,7 +90,7 @@ impl Task {
     /// wanted of it has changed so.
     pub(super) async fn other_way(&self) -> Result<Option<Transition>, DbError> {
         let row = self.ctx.row().await?;
-        Ok(match decide(&self.phase, row.wish, now()) {
+        Ok(match decide(&self.phase, row.intent, now()) {
             Decision::Go(transition) => Some(transition),
             Decision::Work | Decision::Wait | Decision::End => None,
         })

@@ -127,7 +127,7 @@ impl Task {
         let limit = Duration::from_secs(self.ctx.node.config.stop.quit_seconds);
         let end = self.limit_stage(limit);
         let patience = |forced| if forced { FORCED_LIMIT } else { MONITOR_LIMIT };
-        let mut forced = row.wish.force;
+        let mut forced = row.intent.force;
         let mut until = end.min(Instant::now() + patience(forced));
         let (mut answered, mut taken, mut signalled) = (false, false, false);
         let (monitor, connect) = (self.monitor(), self.connect_within(MONITOR_LIMIT));
@@ -171,7 +171,7 @@ impl Task {
                     return Ok(self.escalate_unless_gone());
                 }
                 Heard::Wake => {
-                    forced |= self.ctx.row().await?.wish.force;
+                    forced |= self.ctx.row().await?.intent.force;
                     if forced && !taken {
                         until = until.min(Instant::now() + FORCED_LIMIT);
                     }

@@ -189,7 +189,7 @@ impl Task {
     /// One decision. False when the instance is gone.
     pub(super) async fn step(&mut self) -> Result<bool, DbError> {
         let row = self.ctx.row().await?;
-        match decide(&self.phase, row.wish, OffsetDateTime::now_utc()) {
+        match decide(&self.phase, row.intent, OffsetDateTime::now_utc()) {
             Decision::Go(transition) => self.go(&transition, &row).await?,
             Decision::Work => {
                 let transition = self.work(&row).await?;
@@ -223,7 +223,7 @@ impl Task {
         let circumstances = Circumstances {
             now: OffsetDateTime::now_utc(),
             restarts: self.restarts,
-            wanted: row.wish.desired == Desired::Running,
+            wanted: row.intent.desired == Desired::Running,
             rebooted: launched.is_some_and(|launched| launched != boot_id()),
         };
         let next = match self.phase.apply(transition, circumstances) {

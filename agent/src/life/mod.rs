@@ -189,7 +189,7 @@ pub enum Decision {
 
 /// What has been asked of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wish {
+pub struct Intent {
     /// The state to reach.
     pub desired: Desired,
     /// A restart was asked for and has not begun.
@@ -198,12 +198,12 @@ pub struct Wish {
     pub force: bool,
 }
 
-/// Decides what an instance in `phase` does about `wish` at `now`. Pure.
+/// Decides what an instance in `phase` does about `intent` at `now`. Pure.
 #[must_use]
-pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
+pub fn decide(phase: &Phase, intent: Intent, now: OffsetDateTime) -> Decision {
     use Decision::{End, Go, Wait, Work};
     use Desired::{Deleted, Running, Stopped};
-    match (phase, wish.desired) {
+    match (phase, intent.desired) {
         (
             Phase::Deleting {
                 step: DeleteStep::Record,
@@ -211,14 +211,14 @@ pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
             _,
         ) => End,
         (Phase::Deleting { .. }, _) => Work,
-        // The stages of a stop are not left before QEMU is gone, only hurried.
+        // The stages of a stop are not left before QEMU is gone, only escalated.
         (
             Phase::Stopping {
                 stage: StopStage::PowerButton,
                 ..
             },
             _,
-        ) if wish.force => Go(Transition::Escalate),
+        ) if intent.force => Go(Transition::Escalate),
         (Phase::Stopping { .. }, _) => Work,
         (
             Phase::Preparing { .. }
@@ -230,10 +230,12 @@ pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
         (
             Phase::Running | Phase::Starting { .. } | Phase::AwaitingOwner { .. },
             Deleted | Stopped,
-        ) => Go(Transition::Stop { force: wish.force }),
-        (Phase::AwaitingOwner { .. }, Running) if wish.restart => {
-            Go(Transition::Restart { force: wish.force })
-        }
+        ) => Go(Transition::Stop {
+            force: intent.force,
+        }),
+        (Phase::AwaitingOwner { .. }, Running) if intent.restart => Go(Transition::Restart {
+            force: intent.force,
+        }),
         (
             Phase::AwaitingOwner {
                 until: Some(until), ..
@@ -243,10 +245,12 @@ pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
         (Phase::AwaitingOwner { .. }, Running) => Wait,
         (Phase::Preparing { .. }, _) => Work,
         (Phase::Starting { .. }, Running) => Work,
-        (Phase::Running, Running) if wish.restart => Go(Transition::Restart { force: wish.force }),
+        (Phase::Running, Running) if intent.restart => Go(Transition::Restart {
+            force: intent.force,
+        }),
         (Phase::Running, Running) => Wait,
         (Phase::Stopped { .. }, Running) => Go(Transition::Start),
-        (Phase::BackingOff { .. }, Running) if wish.restart => Go(Transition::Start),
+        (Phase::BackingOff { .. }, Running) if intent.restart => Go(Transition::Start),
         // Never longer than the pause was: the clock may have been wrong when it began.
         (Phase::BackingOff { until, attempt, .. }, Running)
             if *until <= now || *until - now > back_off(*attempt) =>
@@ -256,19 +260,19 @@ pub fn decide(phase: &Phase, wish: Wish, now: OffsetDateTime) -> Decision {
         (Phase::BackingOff { .. }, Running) => Wait,
         (Phase::BackingOff { .. }, Stopped) => Go(Transition::Stop { force: true }),
         // A failed preparation is tried again when somebody asks.
-        (Phase::Failed { .. }, Running) if wish.restart => Go(Transition::Prepare),
+        (Phase::Failed { .. }, Running) if intent.restart => Go(Transition::Prepare),
         (Phase::Failed { .. } | Phase::Stopped { .. }, _) => Wait,
     }
 }
 
-/// What a transition settles of the wish, so that it is not granted twice. What
+/// What a transition settles of the intent, so that it is not done twice. What
 /// was asked for meanwhile stays: desired changes only if it is still `running`,
 /// flags are only cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     /// The restart has begun.
     pub restart: bool,
-    /// There is nothing left to hurry.
+    /// There is nothing left to force.
     pub force: bool,
     /// It is to stay stopped until it is started again, though nobody asked for that:
     /// the guest powered itself off, or the owner did not come.

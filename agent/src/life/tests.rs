@@ -34,8 +34,8 @@ fn awaiting(what: Awaited) -> Phase {
     }
 }
 
-fn wish(desired: Desired) -> Wish {
-    Wish {
+fn intent(desired: Desired) -> Intent {
+    Intent {
         desired,
         restart: false,
         force: false,
@@ -43,10 +43,10 @@ fn wish(desired: Desired) -> Wish {
 }
 
 /// Follows decisions to the end, counting work as done; what a stop waits for exits.
-fn settle(mut phase: Phase, wish: Wish) -> (Phase, Vec<&'static str>) {
+fn settle(mut phase: Phase, intent: Intent) -> (Phase, Vec<&'static str>) {
     let mut path = vec![phase.path()];
     for _ in 0..40 {
-        let transition = match decide(&phase, wish, NOW) {
+        let transition = match decide(&phase, intent, NOW) {
             Decision::Wait | Decision::End => return (phase, path),
             Decision::Go(transition) => transition,
             Decision::Work => match phase {
@@ -59,7 +59,10 @@ fn settle(mut phase: Phase, wish: Wish) -> (Phase, Vec<&'static str>) {
             },
         };
         phase = phase
-            .apply(&transition, circumstances(wish.desired == Desired::Running))
+            .apply(
+                &transition,
+                circumstances(intent.desired == Desired::Running),
+            )
             .expect("decide never proposes an illegal transition");
         path.push(phase.path());
     }
@@ -72,7 +75,7 @@ fn a_created_instance_reaches_running_step_by_step() {
         Phase::Preparing {
             step: PrepareStep::Image,
         },
-        wish(Desired::Running),
+        intent(Desired::Running),
     );
     assert_eq!(end, Phase::Running);
     assert_eq!(
@@ -95,7 +98,7 @@ fn created_stopped_stays_stopped() {
         Phase::Preparing {
             step: PrepareStep::Image,
         },
-        wish(Desired::Stopped),
+        intent(Desired::Stopped),
     );
     assert_eq!(
         end,
@@ -107,7 +110,7 @@ fn created_stopped_stays_stopped() {
 
 #[test]
 fn stop_asks_the_guest_first_and_force_does_not() {
-    let (end, path) = settle(Phase::Running, wish(Desired::Stopped));
+    let (end, path) = settle(Phase::Running, intent(Desired::Stopped));
     assert_eq!(
         end,
         Phase::Stopped {
@@ -117,9 +120,9 @@ fn stop_asks_the_guest_first_and_force_does_not() {
     assert_eq!(path[1], "stopping.power-button");
     let (_, path) = settle(
         Phase::Running,
-        Wish {
+        Intent {
             force: true,
-            ..wish(Desired::Stopped)
+            ..intent(Desired::Stopped)
         },
     );
     assert_eq!(path[1], "stopping.quit");
@@ -145,7 +148,7 @@ fn deletion_from_every_resting_place_ends_without_a_record() {
             failure: failure(),
         },
     ] {
-        let (end, path) = settle(phase, wish(Desired::Deleted));
+        let (end, path) = settle(phase, intent(Desired::Deleted));
         assert_eq!(
             end,
             Phase::Deleting {
@@ -168,13 +171,13 @@ fn a_guest_that_powers_off_stays_stopped_until_started() {
             reason: StopReason::GuestPoweredOff
         }
     );
-    // The task records the guest's own wish as the desired state.
+    // The task records the guest's own intent as the desired state.
     assert_eq!(
-        decide(&stopped, wish(Desired::Stopped), NOW),
+        decide(&stopped, intent(Desired::Stopped), NOW),
         Decision::Wait
     );
     assert_eq!(
-        decide(&stopped, wish(Desired::Running), NOW),
+        decide(&stopped, intent(Desired::Running), NOW),
         Decision::Go(Transition::Start)
     );
 }
@@ -226,7 +229,7 @@ fn a_pause_ends_though_the_clock_went_back() {
             until: NOW + left,
             failure: failure(),
         };
-        let decision = decide(&phase, wish(Desired::Running), NOW);
+        let decision = decide(&phase, intent(Desired::Running), NOW);
         assert_eq!(decision == Decision::Go(Transition::Start), due, "{left}");
     }
 }
@@ -282,12 +285,12 @@ fn force_hurries_a_stop_under_way() {
             reason: StopReason::Requested,
         },
     };
-    let hurried = Wish {
+    let forced = Intent {
         force: true,
-        ..wish(Desired::Stopped)
+        ..intent(Desired::Stopped)
     };
     assert_eq!(
-        decide(&phase, hurried, NOW),
+        decide(&phase, forced, NOW),
         Decision::Go(Transition::Escalate)
     );
 }
@@ -306,7 +309,7 @@ fn illegal_transitions_are_refused_by_name() {
 #[test]
 fn an_instance_that_awaits_its_owner_rests_and_can_be_had_back_at_any_time() {
     let c = circumstances(true);
-    let running = wish(Desired::Running);
+    let running = intent(Desired::Running);
     for what in ALL_AWAITED {
         let start = Phase::Starting {
             step: match what.has_qemu() {
@@ -342,7 +345,7 @@ fn an_instance_that_awaits_its_owner_rests_and_can_be_had_back_at_any_time() {
         );
         let expired = waits.apply(&Transition::Expire, c).unwrap();
         assert!(Settled::by(&Transition::Expire, &expired).guest_off);
-        let (end, _) = settle(expired, wish(Desired::Stopped));
+        let (end, _) = settle(expired, intent(Desired::Stopped));
         assert_eq!(
             end,
             Phase::Stopped {
@@ -350,13 +353,13 @@ fn an_instance_that_awaits_its_owner_rests_and_can_be_had_back_at_any_time() {
             }
         );
         // Stopped without asking a guest that cannot hear yet.
-        let (end, path) = settle(waits.clone(), wish(Desired::Stopped));
+        let (end, path) = settle(waits.clone(), intent(Desired::Stopped));
         assert_eq!(end.word(), "stopped");
         assert!(!path.contains(&"stopping.power-button"), "{path:?}");
-        let (end, _) = settle(waits.clone(), wish(Desired::Deleted));
+        let (end, _) = settle(waits.clone(), intent(Desired::Deleted));
         assert_eq!(end.path(), "deleting.record");
         // A restart begins it anew.
-        let again = Wish {
+        let again = Intent {
             restart: true,
             ..running
         };
@@ -428,7 +431,7 @@ fn everything_reachable_round_trips_and_can_be_deleted() {
         }
         assert_eq!(serde_json::from_str::<Phase>(&json).unwrap(), phase);
         assert!(Phase::PATHS.contains(&phase.path()));
-        let (end, _) = settle(phase.clone(), wish(Desired::Deleted));
+        let (end, _) = settle(phase.clone(), intent(Desired::Deleted));
         assert_eq!(
             end,
             Phase::Deleting {

@@ -18,7 +18,7 @@ use crate::{
     ids::InstanceId,
     images::ImageError,
     instance,
-    life::{Desired, Phase, Then, Wish},
+    life::{Desired, Intent, Phase, Then},
     node::Node,
     spec::{self, InstanceSpec},
     tasks::Handle,
@@ -219,14 +219,14 @@ async fn want(
     caller: &Caller,
     operation: Operation,
     reference: &str,
-    decide: impl FnOnce(&InstanceRow) -> Wish + Send + 'static,
+    decide: impl FnOnce(&InstanceRow) -> Intent + Send + 'static,
 ) -> Result<InstanceView, OpError> {
     let id = lookup::instance(node, caller, operation, reference)
         .await?
         .id;
     let node = node.clone();
     detached(async move {
-        let row = node.db.update_wish(&id, decide).await?;
+        let row = node.db.update_intent(&id, decide).await?;
         if let Some(task) = node.task(&id) {
             task.wake();
         }
@@ -247,9 +247,9 @@ pub async fn start(
 ) -> Result<InstanceView, OpError> {
     want(node, caller, Operation::StartInstance, reference, |row| {
         let again = matches!(row.phase, Phase::Failed { .. } | Phase::BackingOff { .. });
-        Wish {
+        Intent {
             desired: Desired::Running,
-            restart: again || row.wish.restart,
+            restart: again || row.intent.restart,
             force: false,
         }
     })
@@ -272,8 +272,8 @@ pub async fn stop(
         Operation::StopInstance,
         reference,
         move |row| {
-            let force = m.force || (row.wish.desired == Desired::Stopped && row.wish.force);
-            Wish {
+            let force = m.force || (row.intent.desired == Desired::Stopped && row.intent.force);
+            Intent {
                 desired: Desired::Stopped,
                 restart: false,
                 force,
@@ -302,7 +302,7 @@ pub async fn restart(
             let phase = &row.phase;
             let rests = matches!(phase, Phase::Stopped { .. } | Phase::Preparing { .. });
             let starts = matches!(phase, Phase::Starting { .. });
-            // One that has begun is hurried, not followed by another.
+            // One that has begun is escalated, not followed by another.
             let restarts = matches!(
                 phase,
                 Phase::Stopping {
@@ -310,7 +310,7 @@ pub async fn restart(
                     ..
                 }
             );
-            Wish {
+            Intent {
                 desired: Desired::Running,
                 restart: !(rests || starts || restarts),
                 force: m.force && !(rests || starts),
@@ -336,8 +336,8 @@ pub async fn delete(
         Operation::DeleteInstance,
         reference,
         move |row| {
-            let force = m.force || (row.wish.desired == Desired::Deleted && row.wish.force);
-            Wish {
+            let force = m.force || (row.intent.desired == Desired::Deleted && row.intent.force);
+            Intent {
                 desired: Desired::Deleted,
                 restart: false,
                 force,

@@ -87,7 +87,7 @@ pub(super) fn instance(
         hostname: row.spec.hostname.clone(),
         phase: word(phase),
         step: step(phase),
-        desired: row.wish.desired,
+        desired: row.intent.desired,
         ready: live.is_some_and(|s| s.ready),
         vcpus: row.spec.vcpus,
         memory_mib: row.spec.memory.0.into(),

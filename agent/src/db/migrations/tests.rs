@@ -134,8 +134,8 @@ async fn records_of_version_2_are_the_operators_and_say_what_they_said() {
             step: PrepareStep::RootDisk
         }
     );
-    assert_eq!(rows[1].wish.desired, Desired::Stopped);
-    assert!(rows[1].wish.restart && rows[1].wish.force);
+    assert_eq!(rows[1].intent.desired, Desired::Stopped);
+    assert!(rows[1].intent.restart && rows[1].intent.force);
     let Phase::BackingOff {
         attempt: 2,
         failure,

@@ -45,7 +45,7 @@ async fn a_guest_that_powers_off_stays_off() {
     machine.say("SHUTDOWN", data);
     machine.reach("stopped").await;
     let row = machine.row().await;
-    assert_eq!(row.wish.desired, Desired::Stopped);
+    assert_eq!(row.intent.desired, Desired::Stopped);
     let reason = StopReason::GuestPoweredOff;
     assert_eq!(row.phase, Phase::Stopped { reason });
 }

@@ -49,12 +49,12 @@ async fn strike(node: &Arc<Node>, phase: Phase, manners: Manners, blow: Blow) ->
         Phase::Stopping { .. } => Desired::Stopped,
         _ => Desired::Running,
     };
-    let wish = Wish {
+    let intent = Intent {
         desired,
         restart: false,
         force: false,
     };
-    let wanted = machine.node.db.update_wish(&machine.id, move |_| wish);
+    let wanted = machine.node.db.update_intent(&machine.id, move |_| intent);
     wanted.await.unwrap();
     machine.adopt().await;
     // It waits for an answer that never comes.
@@ -151,12 +151,12 @@ async fn a_download_is_given_up_when_its_instance_is_deleted() {
     assert_eq!(node.db.volumes_of(&id).await.unwrap().len(), 1);
     assert_eq!(task.status().phase, phase);
     let began = Instant::now();
-    let wish = Wish {
+    let intent = Intent {
         desired: Desired::Deleted,
         restart: false,
         force: false,
     };
-    node.db.update_wish(&id, move |_| wish).await.unwrap();
+    node.db.update_intent(&id, move |_| intent).await.unwrap();
     task.wake();
     while node.task(&id).is_some() {
         assert!(began.elapsed() < PATIENCE, "{:?}", task.status());
@@ -190,7 +190,7 @@ async fn one_that_awaits_its_owner_rests_until_its_time_and_is_kept() {
     let row = machine.row().await;
     let reason = StopReason::OwnerDidNotCome;
     assert_eq!(row.phase, Phase::Stopped { reason });
-    assert_eq!(row.wish.desired, Desired::Stopped);
+    assert_eq!(row.intent.desired, Desired::Stopped);
     assert!(time::OffsetDateTime::now_utc() >= soon);
     assert!(machine.asked("system_powerdown").is_empty());
 }

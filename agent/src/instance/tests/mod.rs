@@ -26,7 +26,7 @@ use crate::{
     api::tests::harness,
     db::{InstanceRow, NewInstance, ProcessRow},
     ids::InstanceId,
-    life::{Desired, Phase, Settled, Wish},
+    life::{Desired, Intent, Phase, Settled},
     node::Node,
     qemu::{
         plan::{TAP_FD, socket},
@@ -157,12 +157,12 @@ impl Machine {
     }
 
     async fn want(&self, desired: Desired, force: bool) {
-        let wish = Wish {
+        let intent = Intent {
             desired,
             restart: false,
             force,
         };
-        let wanted = self.node.db.update_wish(&self.id, move |_| wish);
+        let wanted = self.node.db.update_intent(&self.id, move |_| intent);
         wanted.await.unwrap();
         self.task().wake();
     }

@@ -11,8 +11,8 @@ use crate::{
     db::{InstanceRow, NewInstance},
     ids::InstanceId,
     life::{
-        Circumstances, Decision, Desired, Failure, FailureCode, Phase, Settled, StopReason,
-        StopStage, Transition, Wish, decide,
+        Circumstances, Decision, Desired, Failure, FailureCode, Intent, Phase, Settled, StopReason,
+        StopStage, Transition, decide,
     },
     node::Node,
     spec,
@@ -32,7 +32,7 @@ struct Model {
 }
 
 impl Model {
-    async fn new(node: &Arc<Node>, phase: Phase, wish: Wish) -> Self {
+    async fn new(node: &Arc<Node>, phase: Phase, intent: Intent) -> Self {
         let request: CreateRequest =
             serde_json::from_str(r#"{"image": "debian:12", "memory_mib": 64, "disk_mib": 64}"#)
                 .unwrap();
@@ -53,7 +53,7 @@ impl Model {
             guest_off: false,
         };
         node.db.set_phase(&id, &phase, nothing, 1).await.unwrap();
-        node.db.update_wish(&id, move |_| wish).await.unwrap();
+        node.db.update_intent(&id, move |_| intent).await.unwrap();
         Self {
             node: node.clone(),
             id,
@@ -73,7 +73,7 @@ impl Model {
             self.seen = Some(self.node.db.instance(&self.id).await.unwrap());
             return true;
         };
-        let transition = match decide(&row.phase, row.wish, OffsetDateTime::now_utc()) {
+        let transition = match decide(&row.phase, row.intent, OffsetDateTime::now_utc()) {
             Decision::Go(transition) => transition,
             Decision::Work => match row.phase {
                 Phase::Stopping { stage, .. } if stage != StopStage::CleanUp => Transition::Exited,
@@ -90,7 +90,7 @@ impl Model {
         let circumstances = Circumstances {
             now: OffsetDateTime::now_utc(),
             restarts: 0,
-            wanted: row.wish.desired == Desired::Running,
+            wanted: row.intent.desired == Desired::Running,
             rebooted: false,
         };
         let next = row.phase.apply(&transition, circumstances).unwrap();
@@ -139,8 +139,8 @@ async fn ask(node: Arc<Node>, id: InstanceId, asked: Asked) -> Result<(), OpErro
 }
 
 /// A restart that is wanted, and one that is due after a crash.
-fn beginnings() -> [(Phase, Wish); 2] {
-    let wish = |restart| Wish {
+fn beginnings() -> [(Phase, Intent); 2] {
+    let intent = |restart| Intent {
         desired: Desired::Running,
         restart,
         force: false,
@@ -154,7 +154,7 @@ fn beginnings() -> [(Phase, Wish); 2] {
         until: OffsetDateTime::now_utc() - Duration::SECOND,
         failure,
     };
-    [(Phase::Running, wish(true)), (crashed, wish(false))]
+    [(Phase::Running, intent(true)), (crashed, intent(false))]
 }
 
 /// The task goes `before` jobs far, then somebody asks and gets `during` jobs far before
@@ -163,10 +163,10 @@ fn beginnings() -> [(Phase, Wish); 2] {
 async fn a_restart_that_is_settled_meanwhile_is_granted_once() {
     let dir = tempfile::tempdir().unwrap();
     let node = harness::node(&dir, |_| {}).await;
-    for (start, (phase, wish)) in beginnings().into_iter().enumerate() {
+    for (start, (phase, intent)) in beginnings().into_iter().enumerate() {
         for asked in [Asked::Start, Asked::StopByForce, Asked::Delete] {
             for (before, during) in (0..10).flat_map(|b| (0..4).map(move |d| (b, d))) {
-                let mut model = Model::new(&node, phase.clone(), wish).await;
+                let mut model = Model::new(&node, phase.clone(), intent).await;
                 for _ in 0..before {
                     model.advance().await;
                 }
@@ -186,7 +186,7 @@ async fn a_restart_that_is_settled_meanwhile_is_granted_once() {
                     continue;
                 }
                 let row = node.db.instance(&model.id).await.unwrap();
-                assert!(!row.wish.restart && !row.wish.force, "{told}: {row:?}");
+                assert!(!row.intent.restart && !row.intent.force, "{told}: {row:?}");
                 let requested = Phase::Stopped {
                     reason: StopReason::Requested,
                 };
@@ -207,9 +207,9 @@ async fn force_stays_whoever_asks_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
     let node = harness::node(&dir, |_| {}).await;
     for during in 0..6 {
-        let (_, mut wish) = beginnings()[0].clone();
-        wish.restart = false;
-        let model = Model::new(&node, Phase::Running, wish).await;
+        let (_, mut intent) = beginnings()[0].clone();
+        intent.restart = false;
+        let model = Model::new(&node, Phase::Running, intent).await;
         let (polite, id) = (node.clone(), model.id.clone());
         let polite = tokio::spawn(async move {
             instances::stop(&polite, &OPERATOR, id.as_str(), StopOptions::default()).await
@@ -222,7 +222,7 @@ async fn force_stays_whoever_asks_at_the_same_time() {
             .unwrap();
         polite.await.unwrap().unwrap();
         let row = node.db.instance(&model.id).await.unwrap();
-        assert!(row.wish.force, "after {during} jobs");
+        assert!(row.intent.force, "after {during} jobs");
         node.db.remove_instance(&model.id).await.unwrap();
     }
 }
