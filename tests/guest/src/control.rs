@@ -24,12 +24,27 @@ use crate::{sys, uptime};
 
 /// Serves for ever.
 pub(crate) fn serve(interface: &str, address: Ipv6Addr) -> io::Result<()> {
-    let listener = TcpListener::bind((address, 22))?;
+    let listener = bind(address, 22)?;
     loop {
         let (stream, _) = listener.accept()?;
         let interface = interface.to_owned();
         thread::spawn(move || session(&stream, &interface, address));
     }
+}
+
+/// An address is tentative until a work queue of the kernel has come to it, though no
+/// duplicate is looked for (addrconf_dad_start): on a busy machine that takes its time.
+fn bind(address: Ipv6Addr, port: u16) -> io::Result<TcpListener> {
+    let mut result = TcpListener::bind((address, port));
+    for _ in 0..600 {
+        match &result {
+            Err(e) if e.kind() == io::ErrorKind::AddrNotAvailable => {}
+            _ => break,
+        }
+        thread::sleep(Duration::from_millis(50));
+        result = TcpListener::bind((address, port));
+    }
+    result
 }
 
 fn session(mut stream: &TcpStream, interface: &str, address: Ipv6Addr) -> io::Result<()> {
@@ -82,7 +97,7 @@ fn number<T: std::str::FromStr>(word: &str) -> io::Result<T> {
 }
 
 fn listen(address: Ipv6Addr, port: u16) -> io::Result<()> {
-    let listener = TcpListener::bind((address, port))?;
+    let listener = bind(address, port)?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             thread::spawn(move || io::copy(&mut &stream, &mut &stream));
