@@ -23,7 +23,7 @@ run: ## from nothing to SSH in a virtual machine over its own IPv6; ONCE=1 ends 
 		$(TARGET)/debug/demo $(if $(ONCE),--once)
 
 test: ## set-up, lint, and all tests, the end-to-end ones too
-	@tests/host/phases.sh setup lint images unit web
+	@tests/host/phases.sh setup lint deny images unit web
 
 check: lint ## lint and all tests that need no root, no QEMU and no network
 	@tests/host/unit.sh check --workspace $(FEATURES)
