@@ -23,9 +23,9 @@ use processes::{ours, quiet, rival, succeeds};
 use sev_attest::appraise::appraise;
 use sev_attest::cert::{Certificate, PublicKey};
 use sev_attest::chain::Chain;
-use sev_attest::crypto::P384Key;
 use sev_attest::policy::Policy;
 use sev_attest::report::Report;
+use sev_attest::testing::P384Key;
 use sev_attest::time::UnixTime;
 
 const REPORT: &[u8] = include_bytes!("../tests/vectors/az-genoa-report.bin");
@@ -155,7 +155,7 @@ fn processes() {
     std::fs::create_dir_all(&certs).unwrap();
     std::fs::write(&report, REPORT).unwrap();
     std::fs::write(certs.join("vcek.der"), VCEK).unwrap();
-    let mut blocks = sev_attest::formats::pem::blocks(CHAIN.as_bytes())
+    let mut blocks = sev_attest::testing::pem::blocks(CHAIN.as_bytes())
         .unwrap()
         .into_iter();
     std::fs::write(certs.join("ask.der"), blocks.next().unwrap().der).unwrap();

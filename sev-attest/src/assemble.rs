@@ -62,14 +62,15 @@ pub fn chain_beside(
     Some(chain)
 }
 
-/// Whether `bundle` has a leaf for `report` that no source could better: its extensions are those
-/// that the report needs, its issuer signed it, and it is valid `at` that time.
+/// As [`leaf_fits`], of the chain that is chosen from `bundle`.
+#[cfg(feature = "testing")]
 #[must_use]
 pub fn has_fitting_leaf(report: &Report, bundle: &Bundle, at: UnixTime) -> bool {
     chain(report, bundle, at).is_some_and(|chain| leaf_fits(report, &chain, at))
 }
 
-/// As [`has_fitting_leaf`], of the chain that was chosen.
+/// Whether the chosen chain has a leaf for `report` that no source could better: its extensions are
+/// those that the report needs, its issuer signed it, and it is valid `at` that time.
 pub(crate) fn leaf_fits(report: &Report, chain: &Chain, at: UnixTime) -> bool {
     let Some(wanted) = Wanted::of(report) else {
         return false;

@@ -1,6 +1,6 @@
 //! Certificate tables of extended reports.
 
-pub use sev_attest::formats::table::{ARK, ASK, CRL, VCEK, VLEK};
+pub use sev_attest::testing::table::{ARK, ASK, CRL, VCEK, VLEK};
 
 /// A table of these entries, GUIDs in the byte order of their text, contents one after another.
 #[must_use]

@@ -39,7 +39,7 @@ impl fmt::Display for Withheld {
 impl std::error::Error for Withheld {}
 
 /// Whether roots that are not AMD's count. Only in tests: no flag and no policy changes it.
-const FOREIGN_ROOTS_COUNT: bool = cfg!(any(test, feature = "testing"));
+const FOREIGN_ROOTS_COUNT: bool = cfg!(any(test, feature = "foreign-roots"));
 
 impl Clearance {
     pub(super) fn decide(

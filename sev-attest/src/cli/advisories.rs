@@ -12,7 +12,7 @@ use crate::product::Product;
 
 /// Show what AMD's security bulletins mean for a report
 #[derive(Debug, Args)]
-pub struct AdvisoriesArgs {
+pub(crate) struct AdvisoriesArgs {
     #[command(subcommand)]
     command: AdvisoriesCommand,
 }
@@ -53,7 +53,7 @@ enum AdvisoriesCommand {
 ///
 /// # Errors
 /// On tables that can't be read, and for a bulletin that the table does not have.
-pub fn run(args: &AdvisoriesArgs, out: &mut impl Write) -> Result<(), CliError> {
+pub(crate) fn run(args: &AdvisoriesArgs, out: &mut impl Write) -> Result<(), CliError> {
     let text = match &args.command {
         AdvisoriesCommand::List { product, table } => {
             let mut bulletins = table.read()?;
@@ -110,7 +110,7 @@ impl TableArgs {
 ///
 /// # Errors
 /// When a file can't be read, the table is none, or the key did not sign it.
-pub fn read(path: &Path, key: Option<&Path>) -> Result<Table, CliError> {
+pub(crate) fn read(path: &Path, key: Option<&Path>) -> Result<Table, CliError> {
     let refused = |path: &Path, error: &dyn std::fmt::Display| {
         CliError::Usage(format!("{}: {error}", input::name(path)))
     };

@@ -18,7 +18,7 @@ use crate::time::UnixTime;
 /// Certificates of the signing key
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Certificates")]
-pub struct SourceArgs {
+pub(crate) struct SourceArgs {
     /// Directory or file of certificates and revocation lists, PEM, DER, or what a cloud's service
     /// answers; may be repeated
     #[arg(long, value_name = "PATH")]

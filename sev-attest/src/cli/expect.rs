@@ -5,23 +5,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use clap::Args;
 
 use super::input::{self, CliError};
+use super::report_data::{self, Given, Hash, nonce};
 use crate::formats::MAX_INPUT;
 use crate::hex_bytes::HexBytes;
-use crate::policy::{AbiVersion, FloorSet, Floors, Policy, RequireAdvisories, TcbMinimum};
+use crate::policy::{self, AbiVersion, FloorSet, Floors, Policy, RequireAdvisories, TcbMinimum};
 use crate::product::{Product, Silicon};
-use crate::report::{FirmwareVersion, SigningKey};
-
-/// Shortest nonce that is accepted, in bytes.
-const MIN_NONCE: usize = 8;
+use crate::report::{FirmwareVersion, Report, SigningKey};
 
 /// Expectations
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Expectations")]
-pub struct ExpectArgs {
+pub(crate) struct ExpectArgs {
     /// Policy file, as written by `policy init` and `measure --policy-out`; flags override it
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -34,16 +31,17 @@ pub struct ExpectArgs {
     /// Let a report of any time do: without this, report data must be expected
     #[arg(long)]
     any_time: bool,
-    /// Report data, 64 bytes
-    #[arg(long, value_name = "HEX", group = "data")]
-    report_data: Option<HexBytes<64>>,
-    /// Nonce that the report data starts with, 8 to 64 bytes, zeros after it
+    /// Report data, 64 bytes; @FILE for a file of them
+    #[arg(long, value_name = "HEX", value_parser = report_data::report_data, group = "data")]
+    report_data: Option<Given>,
+    /// Nonce that the report data starts with, 8 to 64 bytes, zeros after it; @FILE for a file of
+    /// them
     #[arg(long, value_name = "HEX", value_parser = nonce, group = "data")]
-    nonce: Option<HexBytes<64>>,
+    nonce: Option<Given>,
     /// File whose hash is the report data, zeros after it
     #[arg(long, value_name = "FILE", group = "data")]
     report_data_file: Option<PathBuf>,
-    /// Hash of --report-data-file
+    /// Hash of --report-data-file; none for the file's bytes themselves
     #[arg(
         long,
         value_enum,
@@ -135,7 +133,7 @@ pub struct ExpectArgs {
     #[arg(long, value_name = "NUMBER", value_parser = number)]
     current_mitigations: Option<u64>,
     /// Chip id, 64 bytes (Turin: the first 8 will do); may be repeated
-    #[arg(long, value_name = "HEX", value_parser = chip_id)]
+    #[arg(long, value_name = "HEX", value_parser = policy::chip_id)]
     chip_id: Vec<HexBytes<64>>,
     /// Accept a VCEK's report in which the platform hides the chip's id
     #[arg(long)]
@@ -159,13 +157,6 @@ pub struct ExpectArgs {
     /// Accept a root that is not AMD's, for simulations; the verdict says so
     #[arg(long)]
     allow_foreign_root: bool,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Hash {
-    Sha256,
-    Sha384,
-    Sha512,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,23 +287,23 @@ impl ExpectArgs {
         set(&mut policy.family_id, self.family_id);
         set(&mut policy.image_id, self.image_id);
         set(&mut policy.min_guest_svn, self.min_guest_svn);
-        set(&mut policy.report_data, self.report_data.or(self.nonce));
+        let given = self.report_data.as_ref().or(self.nonce.as_ref());
+        set(
+            &mut policy.report_data,
+            given.map(Given::bytes).transpose()?,
+        );
         policy.any_guest |= self.any_guest;
         policy.any_time |= self.any_time;
         if let Some(path) = &self.report_data_file {
-            let bytes = input::read(path, MAX_INPUT)?;
-            let mut data = [0; 64];
-            let hash = match self.report_data_hash {
-                Hash::Sha256 => Sha256::digest(&bytes).to_vec(),
-                Hash::Sha384 => Sha384::digest(&bytes).to_vec(),
-                Hash::Sha512 => Sha512::digest(&bytes).to_vec(),
-            };
-            for (to, from) in data.iter_mut().zip(hash) {
-                *to = from;
-            }
-            policy.report_data = Some(HexBytes(data));
+            policy.report_data = Some(self.report_data_hash.of_file(path)?);
         }
         Ok(())
+    }
+
+    /// What to say of a report whose data is not as expected, where a flag was mistaken.
+    pub(super) fn hint(&self, report: &Report) -> Option<String> {
+        let path = self.report_data_file.as_ref()?;
+        self.report_data_hash.hint(path, &report.report_data)
     }
 
     /// Flags that contradict each other are refused: whichever won, one of them would not be
@@ -436,23 +427,6 @@ fn set<T>(rule: &mut Option<T>, flag: Option<T>) {
     }
 }
 
-/// A nonce with zeros after it.
-pub(super) fn nonce(text: &str) -> Result<HexBytes<64>, String> {
-    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text))
-        .map_err(|_| "expected hexadecimal digits, two for each byte".to_owned())?;
-    let mut data = [0; 64];
-    if bytes.len() < MIN_NONCE || bytes.len() > data.len() {
-        return Err(format!(
-            "a nonce has {MIN_NONCE} to 64 bytes, not {}",
-            bytes.len()
-        ));
-    }
-    for (to, from) in data.iter_mut().zip(bytes) {
-        *to = from;
-    }
-    Ok(HexBytes(data))
-}
-
 fn value(text: &str) -> Result<(&str, Option<bool>), String> {
     let (name, value) = text
         .split_once('=')
@@ -495,15 +469,6 @@ fn floor(text: &str) -> Result<Floors, String> {
     })?;
     let minimum: TcbMinimum = minimum.parse()?;
     Ok(Floors(BTreeMap::from([(silicon, minimum)])))
-}
-
-/// A chip id; Turin's 8 bytes have zeros after them in a report.
-fn chip_id(text: &str) -> Result<HexBytes<64>, String> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    match digits.len() {
-        16 => format!("{digits}{}", "0".repeat(112)).parse(),
-        _ => digits.parse(),
-    }
 }
 
 fn signing_key(text: &str) -> Result<SigningKey, String> {

@@ -21,7 +21,7 @@ use crate::time::UnixTime;
 /// Where certificates come from: the options that `verify` shares.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Certificates from AMD")]
-pub struct ServiceArgs {
+pub(crate) struct ServiceArgs {
     /// Address of AMD's Key Distribution Service or a mirror, https:// or http://
     #[arg(long, value_name = "URL", env = "SEV_ATTEST_KDS_URL", global = true)]
     #[arg(default_value = fetch::KDS, hide_env_values = true)]
@@ -56,7 +56,7 @@ impl ServiceArgs {
     ///
     /// # Errors
     /// On an unusable address.
-    pub fn fetcher(&self, trust: Trust, offline: bool) -> Result<Fetcher, CliError> {
+    pub(crate) fn fetcher(&self, trust: Trust, offline: bool) -> Result<Fetcher, CliError> {
         let base: Result<BaseUrl, FetchError> = self.kds_url.parse();
         let base = base.map_err(|error| CliError::Usage(error.to_string()))?;
         let limits = Limits {
@@ -94,7 +94,7 @@ Examples:\n  \
   sev-attest fetch --bundle certs report.bin    all that the report needs, for a machine offline\n  \
   sev-attest fetch vcek report.bin\n  \
   sev-attest fetch crl --product genoa -o crl.der")]
-pub struct FetchArgs {
+pub(crate) struct FetchArgs {
     #[command(subcommand)]
     what: Option<What>,
     /// Write all that the report needs to this directory: its VCEK, the chain, the revocation list
@@ -211,8 +211,7 @@ fn product(name: &str) -> Result<Product, String> {
 
 /// Why `fetch` did not bring what was asked for.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchCommandError {
+pub(crate) enum FetchCommandError {
     /// Wrong usage or unreadable input.
     #[error(transparent)]
     Cli(#[from] CliError),
@@ -225,7 +224,7 @@ impl FetchCommandError {
     /// Exit status: 1 when an answer was not genuine, 2 on wrong usage or unreadable input, 3 when
     /// a certificate could not be had.
     #[must_use]
-    pub fn exit_status(&self) -> u8 {
+    pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Fetch(FetchError::NotGenuine { .. }) => 1,
             Self::Cli(_)
@@ -241,7 +240,7 @@ impl FetchCommandError {
 ///
 /// # Errors
 /// When it could not be had, kept or written.
-pub fn run(args: &FetchArgs, out: &mut impl Write) -> Result<(), FetchCommandError> {
+pub(crate) fn run(args: &FetchArgs, out: &mut impl Write) -> Result<(), FetchCommandError> {
     let trust = match &args.foreign_root {
         Some(path) => foreign_root(path)?,
         None => Trust::Amd,

@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::expect::nonce;
 use super::input::CliError;
+use super::report_data::{self, Given, nonce};
 use crate::fetch;
 use crate::guest::{
     self, ConfigfsTsm, DEVICE, GuestError, KeyRequest, ReportProvider, ReportRequest, RootKey,
@@ -20,7 +20,7 @@ use crate::hex_bytes::HexBytes;
 
 /// Inside a guest: have a report made, or derive a key
 #[derive(Debug, Args)]
-pub struct GuestArgs {
+pub(crate) struct GuestArgs {
     #[command(subcommand)]
     what: What,
 }
@@ -35,17 +35,19 @@ enum What {
 
 #[derive(Debug, Args)]
 struct ReportArgs {
-    /// 64 bytes for the report to carry, in hex
+    /// 64 bytes for the report to carry, in hex; @FILE for a file of them
     #[arg(
         long,
         value_name = "HEX",
+        value_parser = report_data::report_data,
         group = "data",
         required_unless_present = "nonce"
     )]
-    report_data: Option<HexBytes<64>>,
-    /// The verifier's nonce in hex, which the report carries with zeros after it
+    report_data: Option<Given>,
+    /// The verifier's nonce in hex, which the report carries with zeros after it; @FILE for a file
+    /// of its bytes
     #[arg(long, value_name = "HEX", value_parser = nonce, group = "data")]
-    nonce: Option<HexBytes<64>>,
+    nonce: Option<Given>,
     /// Ask at this VMPL [default: by configfs the kernel's own, by the device 0]
     #[arg(long, value_name = "0-3", value_parser = vmpl)]
     vmpl: Option<Vmpl>,
@@ -159,8 +161,7 @@ impl Field {
 
 /// Why there is no report or key.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GuestCommandError {
+pub(crate) enum GuestCommandError {
     /// Wrong usage, or the output can't be written.
     #[error(transparent)]
     Cli(#[from] CliError),
@@ -173,11 +174,15 @@ pub enum GuestCommandError {
 ///
 /// # Errors
 /// Where this is no SEV-SNP guest, the request is refused, or the answer can't be written.
-pub fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCommandError> {
+pub(crate) fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCommandError> {
     match &args.what {
         What::Report(args) => {
             // one of the two is there: the parser requires it
-            let data = args.report_data.or(args.nonce).unwrap_or(HexBytes([0; 64]));
+            let given = args.report_data.as_ref().or(args.nonce.as_ref());
+            let data = given
+                .map(Given::bytes)
+                .transpose()?
+                .unwrap_or(HexBytes([0; 64]));
             let request = ReportRequest {
                 data: data.0,
                 vmpl: args.vmpl,

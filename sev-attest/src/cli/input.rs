@@ -1,7 +1,7 @@
 //! Files and standard input of the commands.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::formats::{self, Bundle, FormatError, MAX_INPUT};
@@ -12,8 +12,7 @@ const MAX_FILES: usize = 4096;
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CliError {
+pub(crate) enum CliError {
     /// A file can't be read or written.
     #[error("{name}: {source}")]
     File {
@@ -73,6 +72,29 @@ pub(super) fn read(path: &Path, max: usize) -> Result<Vec<u8>, CliError> {
     read().map_err(|source| CliError::File {
         name: name(path),
         source,
+    })
+}
+
+/// Writes a new file, or an existing one on request.
+pub(super) fn write_new(path: &Path, force: bool, text: &str) -> Result<(), CliError> {
+    let mut options = File::options();
+    options.write(true);
+    if force {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let written = options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| CliError::File {
+        name: name(path),
+        source: match source.kind() {
+            io::ErrorKind::AlreadyExists => {
+                io::Error::other("exists already: give --force to replace it")
+            }
+            _ => source,
+        },
     })
 }
 

@@ -1,16 +1,17 @@
 //! The `sev-attest` command: arguments in, text and exit status out.
 
-pub mod advisories;
-pub mod certificates;
-pub mod expect;
-pub mod fetch;
+mod advisories;
+mod certificates;
+mod expect;
+mod fetch;
 #[cfg(target_os = "linux")]
-pub mod guest;
-pub mod input;
-pub mod measure;
-pub mod policy;
-pub mod show;
-pub mod verify;
+mod guest;
+mod input;
+mod measure;
+mod policy;
+mod report_data;
+mod show;
+mod verify;
 
 use std::error::Error;
 use std::io::Write as _;

@@ -1,6 +1,5 @@
 //! `sev-attest policy`.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use crate::policy::{self, Policy, TEMPLATE};
 
 /// Write and check policy files
 #[derive(Debug, Args)]
-pub struct PolicyArgs {
+pub(crate) struct PolicyArgs {
     #[command(subcommand)]
     command: PolicyCommand,
 }
@@ -45,7 +44,7 @@ enum PolicyCommand {
 ///
 /// # Errors
 /// On files that can't be read or written, and on a refused policy.
-pub fn run(args: &PolicyArgs, out: &mut impl Write) -> Result<(), CliError> {
+pub(crate) fn run(args: &PolicyArgs, out: &mut impl Write) -> Result<(), CliError> {
     match &args.command {
         PolicyCommand::Init {
             file,
@@ -55,7 +54,7 @@ pub fn run(args: &PolicyArgs, out: &mut impl Write) -> Result<(), CliError> {
         } => {
             let text = template(*strict, from_report.as_deref())?;
             match file {
-                Some(path) if path.as_os_str() != "-" => write(path, *force, &text),
+                Some(path) if path.as_os_str() != "-" => input::write_new(path, *force, &text),
                 _ => out.write_all(text.as_bytes()).map_err(CliError::Output),
             }
         }
@@ -98,27 +97,4 @@ fn template(strict: bool, from_report: Option<&Path>) -> Result<String, CliError
         (false, Some((report, product))) => Ok(policy::pinned(TEMPLATE, report, product)),
         (false, None) => Ok(TEMPLATE.to_owned()),
     }
-}
-
-/// Writes a new file, or an existing one on request.
-fn write(path: &Path, force: bool, text: &str) -> Result<(), CliError> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if force {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
-    }
-    let written = options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|source| CliError::File {
-        name: input::name(path),
-        source: match source.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                std::io::Error::other("exists already: give --force to replace it")
-            }
-            _ => source,
-        },
-    })
 }

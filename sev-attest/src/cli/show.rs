@@ -16,7 +16,7 @@ const SCHEMA: &str = "sev-attest/show/1";
 
 /// Show every field of a report or certificate in words; nothing is verified
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// Report or certificates, in any form that `verify` reads; - for standard input
     file: PathBuf,
     /// Write JSON
@@ -28,7 +28,7 @@ pub struct ShowArgs {
 ///
 /// # Errors
 /// On unreadable input; nothing is written to `out` then.
-pub fn run(args: &ShowArgs, out: &mut impl Write) -> Result<(), CliError> {
+pub(crate) fn run(args: &ShowArgs, out: &mut impl Write) -> Result<(), CliError> {
     let bytes = input::read(&args.file, MAX_INPUT)?;
     let input = formats::read(&bytes).map_err(|source| CliError::Input {
         name: input::name(&args.file),

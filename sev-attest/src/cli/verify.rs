@@ -25,7 +25,7 @@ Examples:\n  \
   sev-attest verify report.bin --policy guest.toml --nonce 6a5d0cb2f06bd8bcdd1db26a8c6c0a1f\n  \
   sev-attest verify report.bin --certs certs/ --offline --measurement 4188779cfe25130b… --any-time\n  \
   sev-attest verify - --json < report.bin")]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// The report, in any form that tools and clouds hand out; - for standard input
     report: PathBuf,
     /// Judge validity at this time, RFC 3339 [default: now]
@@ -47,7 +47,7 @@ pub struct VerifyArgs {
 ///
 /// # Errors
 /// On wrong usage and unreadable input; nothing is written to `out` then.
-pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
+pub(crate) fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
     let policy = args.expect.policy()?;
     let at = args.at.unwrap_or_else(UnixTime::now);
     let bytes = input::read(&args.report, MAX_INPUT)?;
@@ -72,6 +72,7 @@ pub fn run(args: &VerifyArgs, out: &mut impl Write) -> Result<u8, CliError> {
         at,
     )?;
     notes.extend(evidence.notes.iter().cloned());
+    notes.extend(args.expect.hint(&evidence.report));
     let appraisal = appraise::appraise_evidence(&evidence, chain.as_ref(), &policy, at);
     write(args, &appraisal, &notes, out)
 }

@@ -48,7 +48,7 @@ impl std::fmt::Debug for P384Key {
 /// Whether `signature` is the RSASSA-PSS signature of `key` over `message`, with SHA-384, MGF1 with
 /// SHA-384 and 48 bytes of salt. Never for keys other than RSA.
 #[must_use]
-pub fn verifies_pss(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn verifies_pss(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
     #[cfg(test)]
     VERIFIED.with(|count| count.set(count.get() + 1));
     match key {

@@ -122,11 +122,3 @@ pub enum FetchError {
     )]
     VlekNotPublic,
 }
-
-impl FetchError {
-    /// Whether the service said that it has no such document, rather than failing to answer.
-    #[must_use]
-    pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::NotFound { .. })
-    }
-}

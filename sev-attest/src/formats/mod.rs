@@ -8,13 +8,21 @@ mod certificates;
 mod error;
 mod fields;
 mod node;
-pub mod pem;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "see `testing`")
+)]
+pub(crate) mod pem;
 mod protobuf;
 mod ratls;
 mod reader;
 mod scale;
 mod search;
-pub mod table;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "see `testing`")
+)]
+pub(crate) mod table;
 mod tee;
 mod text;
 

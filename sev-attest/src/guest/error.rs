@@ -14,6 +14,9 @@ pub enum GuestError {
          /sys/kernel/config/tsm/report nor /dev/sev-guest"
     )]
     NotAGuest,
+    /// Neither, on Azure.
+    #[error("neither /sys/kernel/config/tsm/report nor /dev/sev-guest serves here: {0}")]
+    Azure(&'static str),
     /// No configfs-tsm.
     #[error("{}: not there: configfs is not mounted, or the kernel lacks TSM reports", .0.display())]
     NoConfigfs(PathBuf),

@@ -3,6 +3,7 @@
 //! What comes back is checked to answer the question: a report with other data or from another VMPL
 //! is an error, not a report.
 
+mod azure;
 mod configfs;
 mod device;
 mod error;
@@ -12,6 +13,9 @@ pub use device::{DEVICE, Driver, Failure, SevGuest};
 pub use error::GuestError;
 
 use crate::report::{REPORT_LEN, Report};
+
+/// What the machine calls itself.
+const DMI: &str = "/sys/class/dmi/id";
 
 /// A privilege level of a guest, 0 (most) to 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,7 +112,15 @@ pub fn detect() -> Result<Box<dyn ReportProvider>, GuestError> {
     match SevGuest::open(DEVICE.as_ref()) {
         Ok(device) => Ok(Box::new(device)),
         Err(GuestError::NoDevice(_)) => match refused {
-            GuestError::NoConfigfs(_) => Err(GuestError::NotAGuest),
+            GuestError::NoConfigfs(_) | GuestError::NoProvider(_) => {
+                match azure::hint(DMI.as_ref()) {
+                    Some(hint) => Err(GuestError::Azure(hint)),
+                    None if matches!(refused, GuestError::NoConfigfs(_)) => {
+                        Err(GuestError::NotAGuest)
+                    }
+                    None => Err(refused),
+                }
+            }
             refused => Err(refused),
         },
         Err(error) => Err(error),

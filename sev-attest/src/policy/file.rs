@@ -77,7 +77,7 @@ struct File {
     signing_key: Option<Text<Key>>,
     csp_id: OneOrMany<String>,
     product: OneOrMany<Text<ProductName>>,
-    chip_id: OneOrMany<HexBytes<64>>,
+    chip_id: OneOrMany<Text<Chip>>,
     allow_masked_chip_id: bool,
     max_certificate_age_days: Option<u32>,
     require_crl: bool,
@@ -229,6 +229,16 @@ impl FromStr for Key {
 }
 
 #[derive(Debug, Clone)]
+struct Chip(HexBytes<64>);
+
+impl FromStr for Chip {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        super::chip_id(text).map(Self)
+    }
+}
+
+#[derive(Debug, Clone)]
 struct ProductName(Product);
 
 impl FromStr for ProductName {
@@ -287,7 +297,7 @@ impl From<File> for Policy {
                 allow_provisional: file.firmware.allow_provisional,
             },
             mitigations: file.mitigations,
-            chip_id: file.chip_id.0,
+            chip_id: file.chip_id.0.into_iter().map(|chip| chip.0.0).collect(),
             allow_masked_chip_id: file.allow_masked_chip_id,
             signing_key: file.signing_key.map(|text| text.0.0),
             csp_id: file.csp_id.0,

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use file::{PolicyError, TEMPLATE};
 pub use floors::{FloorSet, Floors};
 pub use strict::{StrictError, pinned, strict};
-pub use values::{AbiVersion, OneOrMany, TcbMinimum};
+pub use values::{AbiVersion, OneOrMany, TcbMinimum, chip_id};
 
 use crate::advisories::{Date, Table};
 use crate::hex_bytes::HexBytes;

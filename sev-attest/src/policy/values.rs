@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor, value};
 
+use crate::hex_bytes::HexBytes;
 use crate::report::FirmwareVersion;
 use crate::tcb::Tcb;
 
@@ -195,5 +196,19 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
         }
 
         deserializer.deserialize_any(Either(PhantomData))
+    }
+}
+
+/// A chip id in hex: 64 bytes, or Turin's 8, which have zeros after them in a report.
+///
+/// # Errors
+/// For anything else.
+pub fn chip_id(text: &str) -> Result<HexBytes<64>, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    match digits.len() {
+        16 => format!("{digits}{}", "0".repeat(112)).parse(),
+        _ => digits
+            .parse()
+            .map_err(|error| format!("{error}, or 16 of Turin's")),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sev_attest::formats::pem;
 use sev_attest::product::Product;
+use sev_attest::testing::pem;
 use sev_attest_issuer::certificate::CertSpec;
 use sev_attest_issuer::{CrlSpec, Issuer, Leaf, LeafKey, ReportSpec, RsaKey};
 

@@ -9,6 +9,7 @@ use sev_attest::policy::Policy;
 use sev_attest::product::Product;
 use sev_attest::report::{Report, SigningKey};
 use sev_attest::source::Wanted;
+use sev_attest::testing::has_fitting_leaf;
 use sev_attest::time::UnixTime;
 use sev_attest_issuer::certificate::{CertSpec, CrlSpec, ec_spki};
 use sev_attest_issuer::{Issuer, LeafKey, RsaKey};
@@ -33,7 +34,7 @@ fn each_report_finds_its_certificate() {
     for (name, vcek) in REAL {
         let (report, _) = real(name, vcek);
         let bundle = bundle(&ders);
-        assert!(assemble::has_fitting_leaf(&report, &bundle, at()));
+        assert!(has_fitting_leaf(&report, &bundle, at()));
         let chain = assemble::chain(&report, &bundle, at()).unwrap();
         assert_eq!(chain.leaf().der(), data(vcek), "{name}");
         assert!(matches!(chain.root(), Root::Amd(_)));
@@ -105,15 +106,15 @@ fn of_fitting_certificates_the_signed_and_valid_one_is_taken() {
     let all = [&bad[..], &[&case.leaf.der], &above].concat();
     let chain = assemble::chain(&report, &bundle(&all), at()).unwrap();
     assert_eq!(chain.leaf().der(), case.leaf.der);
-    assert!(assemble::has_fitting_leaf(&report, &bundle(&all), at()));
+    assert!(has_fitting_leaf(&report, &bundle(&all), at()));
     for leaf in &bad[..3] {
         let alone = bundle(&[&[*leaf][..], &above].concat());
-        assert!(!assemble::has_fitting_leaf(&report, &alone, at()));
+        assert!(!has_fitting_leaf(&report, &alone, at()));
         let chain = assemble::chain(&report, &alone, at()).unwrap();
         assert_eq!(chain.leaf().der(), *leaf);
     }
     let then = UnixTime::from_rfc3339("2025-06-01T00:00:00Z").unwrap();
-    assert!(assemble::has_fitting_leaf(
+    assert!(has_fitting_leaf(
         &report,
         &bundle(&[&expired, above[0], above[1]]),
         then
@@ -146,8 +147,8 @@ fn a_masked_report_finds_its_certificate() {
     let all: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
     let chain = assemble::chain(&report, &bundle(&all), at()).unwrap();
     assert_eq!(chain.leaf().der(), right);
-    assert!(assemble::has_fitting_leaf(&report, &bundle(&all), at()));
-    assert!(!assemble::has_fitting_leaf(
+    assert!(has_fitting_leaf(&report, &bundle(&all), at()));
+    assert!(!has_fitting_leaf(
         &report,
         &bundle(&[all[1], all[4], all[5]]),
         at()

@@ -280,6 +280,8 @@ fn expectations_by_flag() {
         ("--image-id", image, &zeros(image)),
         ("--id-key-digest", id_key, &zeros(id_key)),
         ("--chip-id", chip, &zeros(chip)),
+        // Turin's has 8 bytes.
+        ("--chip-id", &chip[..16], &zeros(&chip[..16])),
         ("--vmpl", "0", "1"),
         ("--min-guest-svn", "3", "4"),
         ("--guest-policy", "smt=off", "smt=on"),
@@ -354,6 +356,50 @@ fn report_data_of_a_file() {
     spec.report_data[..32].copy_from_slice(&Sha256::digest(file));
     place.simulated(spec);
     status(&place.verify(&sha256), 0);
+}
+
+/// The 64 bytes themselves, as snpguest leaves them (`request-file.txt`).
+#[test]
+fn report_data_in_a_file() {
+    let place = Place::new();
+    let mut spec = ReportSpec::new(Product::Milan);
+    let data: Vec<u8> = (0..64).map(|n| n ^ 0xa5).collect();
+    spec.report_data.copy_from_slice(&data);
+    place.simulated(spec.clone());
+    place.write("request-file.txt", &data);
+    place.write("other.txt", [7; 64]);
+    place.write("short.txt", &data[..63]);
+    let file = ["--report-data-file", "request-file.txt"];
+    status(&place.verify(&["--report-data", "@request-file.txt"]), 0);
+    status(&place.verify(&["--nonce", "@request-file.txt"]), 0);
+    status(
+        &place.verify(&[&file[..], &["--report-data-hash", "none"]].concat()),
+        0,
+    );
+    status(&place.verify(&["--report-data", "@other.txt"]), 1);
+    status(&place.verify(&["--nonce", "@short.txt"]), 1);
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let short = place.verify(&["--report-data", "@short.txt"]);
+    status(&short, 2);
+    assert!(said(&short).contains("short.txt: expected 64 bytes, not 63"));
+    // Whoever lets it be hashed, or forgets the @, is told.
+    let hashed = place.verify(&file);
+    status(&hashed, 1);
+    assert!(
+        said(&hashed).contains("--nonce @request-file.txt"),
+        "{}",
+        said(&hashed)
+    );
+    let named = place.verify(&["--report-data", "request-file.txt"]);
+    status(&named, 2);
+    assert!(said(&named).contains("as @FILE"), "{}", said(&named));
+    // A nonce of 16 bytes in a file, with zeros after it in the report.
+    spec.report_data = [0; 64];
+    spec.report_data[..16].copy_from_slice(&data[..16]);
+    place.simulated(spec);
+    place.write("nonce.bin", &data[..16]);
+    status(&place.verify(&["--nonce", "@nonce.bin"]), 0);
+    status(&place.verify(&["--report-data", "@nonce.bin"]), 2);
 }
 
 #[test]

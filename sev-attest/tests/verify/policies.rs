@@ -71,7 +71,7 @@ fn everything(case: &Case) -> String {
         image_id = hex::encode(spec.image_id),
         id_key = hex::encode(spec.id_key_digest),
         author_key = hex::encode(spec.author_key_digest),
-        chip_id = hex::encode(spec.chip_id),
+        chip_id = hex::encode(&spec.chip_id[..8]),
     )
 }
 

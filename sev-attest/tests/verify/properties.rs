@@ -9,6 +9,7 @@ use sev_attest::product::Product;
 use sev_attest::report::{REPORT_LEN, Report};
 use sev_attest::show;
 use sev_attest::tcb::{Tcb, TcbWord};
+use sev_attest::testing;
 use sev_attest::time::UnixTime;
 
 use crate::support::{REAL, data, real};
@@ -29,8 +30,8 @@ proptest! {
         let _ = formats::read(&bytes);
         let _ = Certificate::parse(&bytes);
         let _ = Crl::parse(&bytes);
-        let _ = formats::table::read(&bytes);
-        let _ = formats::pem::blocks(&bytes);
+        let _ = testing::table::read(&bytes);
+        let _ = testing::pem::blocks(&bytes);
         let _ = Policy::from_toml(&String::from_utf8_lossy(&bytes));
     }
 

@@ -416,8 +416,7 @@ fn another_table() {
             "table.toml",
         ]);
     if !made {
-        eprintln!("left out: there is no openssl to sign a table with");
-        return;
+        skip::skip!("openssl", "no openssl that could sign a table");
     }
     assert!(text(&with_key()).contains("signed by the key "));
     std::fs::write(directory.path().join("table.toml"), format!("{table}# x\n")).unwrap();

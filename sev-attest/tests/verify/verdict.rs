@@ -328,17 +328,16 @@ fn none_can_be_pinned() {
 
 /// Directory of inputs that are not in this repository, one for each fault of form.
 fn forms(name: &str) -> Option<PathBuf> {
-    let Some(directory) = std::env::var_os("SEV_ATTEST_FORMS") else {
-        eprintln!("left out: SEV_ATTEST_FORMS names no directory with {name}");
-        return None;
-    };
-    Some(PathBuf::from(directory).join(name))
+    Some(PathBuf::from(std::env::var_os("SEV_ATTEST_FORMS")?).join(name))
 }
 
 #[test]
 fn a_launch_without_an_author_key_can_be_pinned() {
     let Some(directory) = forms("14-author-key-none") else {
-        return;
+        skip::skip!(
+            "forms",
+            "SEV_ATTEST_FORMS names no directory with 14-author-key-none"
+        );
     };
     let zeros = "0".repeat(96);
     for pin in ["none", zeros.as_str()] {

@@ -2,7 +2,7 @@
 
 mod output;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use self::output::{Row, Signer, encode};
+use super::input::{self, CliError};
 use crate::hex_bytes::HexBytes;
 use crate::measure::{
     CpuSignature, Firmware, FirmwareReadError, IGVM_MAGIC, Igvm, KernelHashes, Launch,
@@ -29,7 +30,7 @@ Examples:\n  \
   sev-attest measure --firmware OVMF.fd --vcpus 4 --vcpu-type EPYC-v4\n  \
   sev-attest measure --firmware OVMF.amdsev.fd --vcpus 1..64 --vcpu-type EPYC-v4 \\\n      \
     --kernel vmlinuz --initrd initrd.img --append console=ttyS0 --policy-out guest.toml")]
-pub struct MeasureArgs {
+pub(crate) struct MeasureArgs {
     /// Kind of guest
     #[arg(long, value_enum, default_value = "snp")]
     mode: ModeArg,
@@ -159,8 +160,7 @@ enum Encoding {
 
 /// Why `measure` could not answer.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MeasureCommandError {
+pub(crate) enum MeasureCommandError {
     /// A file can't be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -180,6 +180,9 @@ pub enum MeasureCommandError {
     /// Arguments that don't fit together.
     #[error("{0}")]
     Usage(&'static str),
+    /// The policy file can't be written.
+    #[error(transparent)]
+    Policy(#[from] CliError),
     /// The request can't be fulfilled.
     #[error(transparent)]
     Measure(#[from] MeasureError),
@@ -192,7 +195,7 @@ pub enum MeasureCommandError {
 ///
 /// # Errors
 /// On unreadable or refused input; nothing is written to `out` then.
-pub fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureCommandError> {
+pub(crate) fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureCommandError> {
     let mode = match args.mode {
         ModeArg::Snp | ModeArg::SnpSvsm | ModeArg::SnpOvmfHash => Mode::Snp,
         ModeArg::SevEs => Mode::SevEs,
@@ -269,7 +272,7 @@ fn write(
     out: &mut impl Write,
 ) -> Result<(), MeasureCommandError> {
     if let Some(path) = &args.policy_out {
-        write_policy(path, args.force, &output::policy(rows, signer))?;
+        input::write_new(path, args.force, &output::policy(rows, signer))?;
     }
     let text = if args.json {
         output::json_text(args, mode, rows)
@@ -445,26 +448,6 @@ fn inputs(
             .map(|line| KernelHashes::from_hashes(kernel, initrd, line))
             .collect::<Result<_, _>>()?;
         Ok((firmware, boots))
-    })
-}
-
-fn write_policy(path: &Path, force: bool, text: &str) -> Result<(), MeasureCommandError> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if force {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
-    }
-    let written = options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            let source = std::io::Error::other("exists already: give --force to replace it");
-            file(path, source)
-        }
-        _ => file(path, source),
     })
 }
 
