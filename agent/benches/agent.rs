@@ -27,7 +27,7 @@ use std::{
 };
 
 use command_fds::{CommandFdExt, FdMapping};
-use crn_agent::{
+use crn_agent::testing::{
     client::Lines,
     qemu::{
         confine::Confinement,

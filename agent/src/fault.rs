@@ -9,34 +9,27 @@
 compile_error!("the feature `fault-points` is for tests; it cannot be part of a release build");
 
 /// All fault points by name. Phases in which an instance rests have no effect.
+#[cfg(feature = "testing")]
 #[must_use]
 pub fn names() -> Vec<String> {
-    if cfg!(feature = "fault-points") {
-        let phases = crate::life::Phase::PATHS;
-        // Nothing asks for the owner yet: no life of an instance leads there.
-        let phases = phases.into_iter().filter(|p| *p != "awaiting-owner");
-        let phases: Vec<_> = phases.collect();
-        let persisted = phases.iter().map(|p| format!("persisted:{p}"));
-        let steps = phases.iter().filter(|p| p.contains('.'));
-        let effected = steps.map(|p| format!("effected:{p}"));
-        // Between a launcher, its record and its word to become QEMU.
-        let launch = ["held", "recorded"].map(|kind| format!("{kind}:starting.launch"));
-        // Between the record of a volume, QEMU's file of it, and the guest's disk.
-        let volumes = [
-            "recorded:attach",
-            "opened:attach",
-            "begun:detach",
-            "unplugged:detach",
-        ];
-        let volumes = volumes.map(str::to_owned);
-        persisted
-            .chain(effected)
-            .chain(launch)
-            .chain(volumes)
-            .collect()
-    } else {
-        Vec::new()
-    }
+    let phases = crn_api_types::Step::ALL.iter().map(|step| step.as_str());
+    // Nothing asks for the owner yet: no life of an instance leads there.
+    let phases: Vec<_> = phases.filter(|p| *p != "awaiting-owner").collect();
+    let persisted = phases.iter().map(|p| format!("persisted:{p}"));
+    let steps = phases.iter().filter(|p| p.contains('.'));
+    let effected = steps.map(|p| format!("effected:{p}"));
+    // Between a launcher, its record and its word to become QEMU; between the record
+    // of a volume, QEMU's file of it, and the guest's disk.
+    let others = [
+        "held:starting.launch",
+        "recorded:starting.launch",
+        "recorded:attach",
+        "opened:attach",
+        "begun:detach",
+        "unplugged:detach",
+    ];
+    let others = others.map(str::to_owned);
+    persisted.chain(effected).chain(others).collect()
 }
 
 /// Dies here if the environment says so. Nothing at all in an ordinary build.

@@ -1,35 +1,44 @@
 //! The CRN hypervisor agent: instances, their lives, the API and the command line.
 //!
-//! The map is in docs/architecture.md. Modules that decide are pure
-//! ([`life`], [`qemu::plan`], [`capacity`], [`config`]); those that touch the
-//! world are small and apply plans.
+//! The map is in docs/architecture.md. Modules that decide are pure (`life`,
+//! `qemu::plan`, `capacity`, `config`); those that touch the world are small and
+//! apply plans. Others use the program only, so [`cli`] alone is public: the compiler
+//! sees what nobody calls.
 
-pub mod api;
-pub mod capacity;
-pub mod cgroup;
+#![allow(
+    unreachable_pub,
+    reason = "`pub` is what a module offers to the others; none of it is the world's"
+)]
+
+mod api;
+mod capacity;
+mod cgroup;
 pub mod cli;
-pub mod client;
-pub mod config;
-pub mod db;
-pub mod doctor;
-pub mod events;
-pub mod fault;
-pub mod fs;
-pub mod guest_net;
-pub mod host;
-pub mod ids;
-pub mod images;
-pub mod instance;
-pub mod life;
-pub(crate) mod locks;
-pub mod mounts;
-pub mod node;
-pub mod ops;
-pub mod paths;
-pub mod qemu;
-pub mod reconcile;
-pub mod reserve;
-pub mod serve;
-pub mod spec;
-pub mod tasks;
-pub mod volume;
+mod client;
+mod config;
+mod db;
+mod doctor;
+mod events;
+mod fault;
+mod fs;
+mod guest_net;
+mod host;
+mod ids;
+mod images;
+mod instance;
+mod life;
+mod locks;
+mod mounts;
+mod node;
+mod ops;
+mod paths;
+mod qemu;
+mod reconcile;
+mod reserve;
+mod serve;
+mod spec;
+mod tasks;
+mod volume;
+
+#[cfg(feature = "testing")]
+pub mod testing;

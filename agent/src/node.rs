@@ -164,12 +164,6 @@ impl Node {
     pub fn uid(&self, row: &InstanceRow) -> u32 {
         self.config.qemu.uid_base.saturating_add(row.slot)
     }
-
-    /// All users that guests run as.
-    #[must_use]
-    pub fn uids(&self) -> std::ops::Range<u32> {
-        uids(&self.config)
-    }
 }
 
 /// All users that guests of a node with this configuration run as.

@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use crn_agent::qemu::{
+use crn_agent::testing::qemu::{
     confine::{Confinement, Lock, Refused},
     launch::launch_by,
     plan::{FIRST_FD, FdSource, LaunchPlan, PlacedFile, PlannedFd},

@@ -13,7 +13,7 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crn_agent::{client::ClientError, fault, qemu::plan::socket};
+use crn_agent::testing::{client::ClientError, fault, qemu::plan::socket};
 use crn_api_types::{Code, ErrorCode, InstanceView, Phase, VolumeState, WarningKind};
 use rustix::process::Signal;
 use serde_json::json;

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use crn_agent::{
+use crn_agent::testing::{
     cgroup::{CgroupPlan, Cgroups, Removal},
     qemu::{
         confine::Confinement,

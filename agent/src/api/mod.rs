@@ -28,7 +28,6 @@ use crn_api_types::{ErrorBody, ErrorCode, TransportCode};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use error::status_of;
 pub use extract::MAX_BODY;
 pub use listen::{serve, serve_status};
 

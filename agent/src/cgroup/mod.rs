@@ -11,7 +11,6 @@
 //! Source: the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
 pub mod plan;
-mod self_check;
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +22,6 @@ use serde::Serialize;
 
 use crate::mounts::{self, Hierarchy};
 pub use plan::{CgroupPlan, Setting};
-pub use self_check::{SelfCheck, self_check};
 
 /// Why a group could not be made, used or removed.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +36,6 @@ pub enum CgroupError {
         path: PathBuf,
         /// Why.
         source: io::Error,
-    },
-    /// A file that does not say what the kernel documents.
-    #[error("{path} says {text:?}")]
-    Format {
-        /// Which.
-        path: PathBuf,
-        /// What it says, shortened.
-        text: String,
     },
     /// There is no cgroup2 to use.
     #[error("no cgroup limits on this host: {0}")]
@@ -70,15 +60,6 @@ pub struct Applied {
     pub set: Vec<Setting>,
     /// Required limits that are not in force: worth a warning.
     pub missing: Vec<MissingLimit>,
-}
-
-/// What a group has used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Processor time, microseconds; known on every cgroup2.
-    pub cpu_usec: u64,
-    /// Memory, bytes; `None` without the memory controller.
-    pub memory_bytes: Option<u64>,
 }
 
 /// What came of a removal.
@@ -248,14 +229,6 @@ impl Cgroups {
         })
     }
 
-    /// Takes a process, with all its threads, into a group that was prepared.
-    ///
-    /// # Errors
-    /// When the process is gone or the group is missing.
-    pub fn add_process(&self, name: &str, pid: i32) -> Result<(), CgroupError> {
-        write(&self.group(name)?.join("cgroup.procs"), &pid.to_string())
-    }
-
     /// Processes in a group; none where it is missing.
     ///
     /// # Errors
@@ -317,37 +290,6 @@ impl Cgroups {
                 source,
             }),
         }
-    }
-
-    /// What a group has used; `None` where it is missing.
-    ///
-    /// # Errors
-    /// When its files cannot be read or understood.
-    pub fn usage(&self, name: &str) -> Result<Option<Usage>, CgroupError> {
-        let group = match self.group(name) {
-            Err(CgroupError::Unavailable(_)) => return Ok(None),
-            other => other?,
-        };
-        let stat = group.join("cpu.stat");
-        let text = match read(&stat) {
-            Err(CgroupError::File { source, .. }) if gone(&source) => return Ok(None),
-            other => other?,
-        };
-        let cpu_usec = text
-            .lines()
-            .find_map(|l| l.strip_prefix("usage_usec "))
-            .and_then(|v| v.trim().parse().ok())
-            .ok_or_else(|| format(stat, &text))?;
-        let memory = group.join("memory.current");
-        let memory_bytes = match read(&memory) {
-            Ok(text) => Some(text.trim().parse().map_err(|_| format(memory, &text))?),
-            Err(CgroupError::File { source, .. }) if gone(&source) => None,
-            Err(e) => return Err(e),
-        };
-        Ok(Some(Usage {
-            cpu_usec,
-            memory_bytes,
-        }))
     }
 
     /// Names of all groups below the agent's own: what the sweep compares with the
@@ -417,13 +359,6 @@ fn checked(name: &str) -> Result<(), CgroupError> {
 fn gone(e: &io::Error) -> bool {
     // ENODEV: read from a file of a group that is being removed.
     e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(19)
-}
-
-fn format(path: PathBuf, text: &str) -> CgroupError {
-    CgroupError::Format {
-        path,
-        text: text.chars().take(80).collect(),
-    }
 }
 
 fn make_dir(path: &Path) -> Result<(), CgroupError> {

@@ -1,5 +1,8 @@
+mod kernel;
+
 use super::*;
 use crate::qemu::plan::Accelerator;
+use kernel::self_check;
 
 fn plan() -> CgroupPlan {
     CgroupPlan::new(2, 512, Accelerator::Kvm)
@@ -92,13 +95,8 @@ fn a_host_without_cgroup2_is_no_error() {
         assert_eq!(applied.procs, None);
         assert_eq!(applied.missing.len(), 4);
         assert_eq!(cgroups.remove(ID).unwrap(), Removal::Absent);
-        assert_eq!(cgroups.usage(ID).unwrap(), None);
         assert!(cgroups.groups().unwrap().is_empty());
         assert!(cgroups.remove_root().unwrap());
-        assert!(matches!(
-            cgroups.add_process(ID, 1),
-            Err(CgroupError::Unavailable(_))
-        ));
     }
 }
 
@@ -165,7 +163,6 @@ fn the_kernel_takes_and_gives_back_a_group() {
         checked.process_seen && checked.busy_while_used && checked.removed,
         "{checked:?}"
     );
-    assert!(checked.usage.is_some());
     // In force or missing, according to what the kernel offers.
     for setting in plan().settings.iter().filter(|s| s.required) {
         let in_force = checked.in_force.iter().any(|f| f == setting.file);
@@ -198,7 +195,6 @@ fn the_kernel_takes_and_gives_back_a_group() {
         !cgroups.remove_root().unwrap(),
         "an instance's group is in it"
     );
-    assert!(cgroups.add_process(ID, i32::MAX).is_err());
     assert_eq!(cgroups.remove(ID).unwrap(), Removal::Removed);
     assert!(cgroups.remove_root().unwrap());
     assert!(!Path::new("/sys/fs/cgroup").join(&root).exists());

@@ -12,8 +12,8 @@ mod instance;
 mod local;
 mod node;
 mod out;
-pub mod parse;
-pub mod table;
+mod parse;
+mod table;
 mod volume;
 mod wait;
 

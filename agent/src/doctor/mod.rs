@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     config::AccelSetting,
-    host::{self, kvm::Kvm},
+    host,
     qemu::{launch, probe},
 };
 pub use render::render_table;
@@ -298,15 +298,6 @@ fn listener(socket: &std::path::Path) -> Option<i32> {
     let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     Some(peer.pid.as_raw_nonzero().get())
-}
-
-/// Measures KVM without blocking the runtime; what `serve` decides from.
-pub async fn probe_kvm() -> Kvm {
-    let (send, receive) = oneshot::channel();
-    std::thread::spawn(move || send.send(host::kvm::probe(host::kvm::DEVICE.as_ref())));
-    receive.await.unwrap_or_else(|_| Kvm::Broken {
-        what: "the probe itself failed".into(),
-    })
 }
 
 /// 0 unless something that is required is missing.

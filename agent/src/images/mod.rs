@@ -11,7 +11,7 @@ mod fetch;
 
 use std::{io, path::PathBuf};
 
-pub use catalogue::{Catalogue, CatalogueError, Entry, Origin, Sum};
+pub use catalogue::{Catalogue, CatalogueError, Origin, Sum};
 pub use fetch::{Images, OpenError};
 
 use crate::{db::DbError, spec::ImageName};

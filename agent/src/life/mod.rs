@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use crn_api_types::{Desired, Failure, FailureCode, StopReason};
-pub use transition::{Circumstances, Illegal, Transition};
+pub use transition::{Circumstances, Transition};
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -325,22 +325,6 @@ impl Phase {
         }
     }
 
-    /// A word for tables and events.
-    #[must_use]
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Preparing { .. } => "preparing",
-            Self::Starting { .. } => "starting",
-            Self::Running => "running",
-            Self::AwaitingOwner { .. } => "awaiting-owner",
-            Self::Stopping { .. } => "stopping",
-            Self::Stopped { .. } => "stopped",
-            Self::BackingOff { .. } => "backing-off",
-            Self::Failed { .. } => "failed",
-            Self::Deleting { .. } => "deleting",
-        }
-    }
-
     /// The phase with its step, as fault points and logs name it: `starting.launch`.
     #[must_use]
     pub fn path(&self) -> &'static str {
@@ -395,28 +379,6 @@ impl Phase {
             } => "deleting.record",
         }
     }
-
-    /// Every phase and step by name, for tests that kill the agent at each.
-    pub const PATHS: [&'static str; 18] = [
-        "preparing.image",
-        "preparing.root-disk",
-        "preparing.volumes",
-        "preparing.seed",
-        "starting.launch",
-        "starting.monitor",
-        "running",
-        "awaiting-owner",
-        "stopping.power-button",
-        "stopping.quit",
-        "stopping.kill",
-        "stopping.clean-up",
-        "stopped",
-        "backing-off",
-        "failed",
-        "deleting.clean-up",
-        "deleting.disks",
-        "deleting.record",
-    ];
 }
 
 #[cfg(test)]

@@ -29,6 +29,13 @@ pub enum Transition {
     /// Remove it.
     Delete,
     /// The owner is needed before it can go on.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "confidential guests are the first to wait for their owner"
+        )
+    )]
     AwaitOwner {
         /// What for.
         what: Awaited,
@@ -36,6 +43,13 @@ pub enum Transition {
         until: Option<OffsetDateTime>,
     },
     /// The owner did what was waited for.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "confidential guests are the first to wait for their owner"
+        )
+    )]
     OwnerCame,
     /// The owner did not come in time.
     Expire,

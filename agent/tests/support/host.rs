@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crn_agent::{
+use crn_agent::testing::{
     client::{Client, ClientError},
     config::Config,
     paths::Paths,
@@ -281,7 +281,7 @@ impl Host {
         all.extend(self.elements());
         all.extend(self.machines().keys().map(|id| format!("process {id}")));
         let group = format!("crn-agent-{}", self.mark());
-        let cgroups = crn_agent::cgroup::Cgroups::discover(&group).unwrap();
+        let cgroups = crn_agent::testing::cgroup::Cgroups::discover(&group).unwrap();
         all.extend(
             cgroups
                 .groups()

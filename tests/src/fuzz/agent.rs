@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io::Write};
 
-use crn_agent::{
+use crn_agent::testing::{
     config::{self, Limits, Sources},
     spec::{self, InstanceSpec, MAX_KEYS, MAX_PORTS, MAX_VOLUMES},
 };

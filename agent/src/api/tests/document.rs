@@ -6,7 +6,7 @@ use crn_api_types::{Code, ErrorCode, TransportCode};
 use serde_json::Value;
 
 use super::harness::Bench;
-use crate::api::{document_text, status_of};
+use crate::api::{document_text, error::status_of};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 

@@ -175,8 +175,8 @@ impl Machine {
     async fn reach(&self, word: &str) {
         self.until(word, |machine| {
             let task = machine.node.task(&machine.id);
-            let phase = task.map_or("gone".into(), |t| t.status().phase.word().to_owned());
-            phase == word
+            let path = task.map_or("gone", |t| t.status().phase.path());
+            path.split('.').next() == Some(word)
         })
         .await;
     }
