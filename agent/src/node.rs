@@ -8,7 +8,7 @@ use crate::{
     db::{Db, InstanceRow},
     events::Events,
     guest_net::GuestNet,
-    host::accel::Accel,
+    host::{accel::Accel, machines::Installed},
     ids::InstanceId,
     images::{self, Images},
     paths::Paths,
@@ -77,6 +77,8 @@ pub struct Node {
     pub events: Events,
     /// What the node gives away altogether.
     pub capacity: Capacity,
+    /// The installed QEMU.
+    pub qemu: Installed,
     /// What guests run on.
     pub accel: Accelerator,
     /// Why, in one sentence.
@@ -139,6 +141,7 @@ impl Node {
             volumes: Volumes::new(paths.volumes(), db.clone()),
             events,
             capacity: capacity::of(&config.limits, host.size),
+            qemu: Installed::new(&config.qemu.binary),
             accel: host.accel.accelerator,
             accel_reason: host.accel.reason,
             limits_files: file_limit::can_be_changed(),

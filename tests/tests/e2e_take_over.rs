@@ -117,6 +117,12 @@ fn adopted(agent: &Agent<'_>, before: &Value, qemu: &(u32, String)) {
     let seconds = |view: &Value| view["uptime_seconds"].as_u64().unwrap();
     assert!(seconds(&after) >= seconds(before), "{after}");
     assert_eq!(identity(agent, &after), *qemu);
+    // The old agent kept no record of it: its QEMU is asked.
+    let machine = wait_for("the machine type", PATIENCE, || {
+        let view = agent.show("runs")?;
+        Ok(view["machine"].as_str().map(str::to_owned))
+    });
+    assert!(machine.unwrap().starts_with("pc-q35-"));
     let list = agent.cli(&["instance", "list"]).unwrap();
     let list = list.as_array().or_else(|| list["instances"].as_array());
     let names = list

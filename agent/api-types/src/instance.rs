@@ -177,6 +177,13 @@ pub struct InstanceView {
     pub pid: Option<i32>,
     /// What QEMU was started with: `kvm` or `tcg`.
     pub accel: Option<String>,
+    /// QEMU's machine type with its version, once it was started. It stays what it is
+    /// when QEMU is upgraded.
+    #[cfg_attr(feature = "openapi", schema(example = "pc-q35-10.0"))]
+    pub machine: Option<String>,
+    /// The CPU model, once it was started: `host` (all that the processor offers; `max`
+    /// stands in for it without KVM) or `max`.
+    pub cpu_model: Option<String>,
     /// When QEMU was started, RFC 3339.
     pub started_at: Option<String>,
     /// Seconds since then.

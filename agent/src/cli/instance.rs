@@ -347,6 +347,9 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
         }
         .to_owned(),
     ));
+    if let (Some(machine), Some(cpu)) = (&v.machine, &v.cpu_model) {
+        rows.push(("Machine", format!("{machine}, CPU model {cpu}")));
+    }
     if let Some(pid) = v.pid {
         let accel = v.accel.as_deref().unwrap_or("unknown");
         rows.push(("QEMU", format!("pid {pid}, {accel}")));

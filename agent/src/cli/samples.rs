@@ -33,6 +33,8 @@ pub(super) fn instance() -> InstanceView {
         }],
         pid: Some(4711),
         accel: Some("kvm".into()),
+        machine: Some("pc-q35-10.0".into()),
+        cpu_model: Some("host".into()),
         started_at: Some("2026-11-25T02:00:00Z".into()),
         uptime_seconds: Some(7260),
         restarts: 0,

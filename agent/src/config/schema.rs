@@ -130,6 +130,9 @@ pub struct Qemu {
     pub binary: PathBuf,
     /// `auto` measures what KVM does and takes TCG where KVM is missing or emulated.
     pub accel: AccelSetting,
+    /// With KVM, guests may run guests of their own (VMX, SVM): more of the host's kernel
+    /// is open to them.
+    pub nested_virtualization: bool,
     /// First of the unprivileged users that guests run as, one each; also the group.
     /// Nothing else on the host may use the range.
     pub uid_base: u32,
@@ -151,6 +154,7 @@ impl Default for Qemu {
         Self {
             binary: "/usr/bin/qemu-system-x86_64".into(),
             accel: AccelSetting::Auto,
+            nested_virtualization: false,
             uid_base: 2_100_000,
             uid_count: 4096,
             uefi_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),

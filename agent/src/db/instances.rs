@@ -40,6 +40,15 @@ pub struct ProcessRow {
     pub launched_at: OffsetDateTime,
 }
 
+/// What a guest's machine is made of. It stays through upgrades of QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// QEMU's machine type with its version: `pc-q35-10.0`.
+    pub machine: String,
+    /// The CPU model.
+    pub cpu: String,
+}
+
 /// An instance as recorded.
 #[derive(Debug, Clone)]
 pub struct InstanceRow {
@@ -57,6 +66,8 @@ pub struct InstanceRow {
     pub network: net::GuestNet,
     /// Digest of the base image, once resolved.
     pub image: Option<String>,
+    /// Known since its first start.
+    pub hardware: Option<Hardware>,
     /// What is wanted.
     pub intent: Intent,
     /// Where it is.
@@ -87,8 +98,8 @@ pub struct NewInstance {
     pub slots: u32,
 }
 
-const COLUMNS: &str = "id, owner, name, slot, spec, network, image, desired, restart, forced, \
-                       phase, process, restarts, created_at, changed_at";
+const COLUMNS: &str = "id, owner, name, slot, spec, network, image, machine, cpu, desired, restart, \
+                       forced, phase, process, restarts, created_at, changed_at";
 
 fn decode(row: &Row<'_>) -> Result<InstanceRow, DbError> {
     let row = Columns::of(row, "id")?;
@@ -100,6 +111,10 @@ fn decode(row: &Row<'_>) -> Result<InstanceRow, DbError> {
         spec: row.json("spec")?,
         network: row.parsed("network")?,
         image: row.get("image")?,
+        hardware: match (row.get("machine")?, row.get("cpu")?) {
+            (Some(machine), Some(cpu)) => Some(Hardware { machine, cpu }),
+            _ => None,
+        },
         intent: Intent {
             desired: row.json("desired")?,
             restart: row.get("restart")?,
@@ -400,6 +415,27 @@ impl Db {
             c.prepare_cached("UPDATE instances SET image = ?2 WHERE id = ?1")?
                 .execute([id.as_str(), &digest])?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Records what the machine is made of, unless that is known; gives what is known.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn record_hardware(
+        &self,
+        id: &InstanceId,
+        hardware: Hardware,
+    ) -> Result<Hardware, DbError> {
+        let id = id.clone();
+        self.call(move |c| {
+            let Hardware { machine, cpu } = &hardware;
+            c.prepare_cached(
+                "UPDATE instances SET machine = ?2, cpu = ?3 WHERE id = ?1 AND machine IS NULL",
+            )?
+            .execute([id.as_str(), machine, cpu])?;
+            Ok(get(c, &id)?.hardware.unwrap_or(hardware))
         })
         .await
     }

@@ -161,6 +161,13 @@ fn hyphenate(phase: &mut serde_json::Value) {
     }
 }
 
+/// What a guest's machine is made of stays through upgrades of QEMU. Of older records it
+/// is found out when their QEMU is asked, or when they are started next.
+const V4: &str = "
+ALTER TABLE instances ADD COLUMN machine TEXT;  -- QEMU's machine type with its version
+ALTER TABLE instances ADD COLUMN cpu TEXT;      -- the CPU model; known with the machine
+";
+
 /// The first version that overwrites what it deletes.
 const WITH_SECURE_DELETE: usize = 3;
 
@@ -169,6 +176,7 @@ fn migrations() -> Migrations<'static> {
         M::up(V1),
         M::up_with_hook(V2, digest_user_data),
         M::up_with_hook(V3, hyphenate_phases).foreign_key_check(),
+        M::up(V4),
     ])
 }
 

@@ -470,3 +470,21 @@ async fn requests_at_the_same_time_get_names_of_their_own() {
     }
     assert_eq!(created, 1);
 }
+
+#[tokio::test]
+async fn the_hardware_of_an_instance_is_recorded_once() {
+    let (_dir, db) = open();
+    let row = db.insert_instance(new(request("x"))).await.unwrap();
+    assert_eq!(row.hardware, None);
+    let hardware = |machine: &str| crate::db::Hardware {
+        machine: machine.into(),
+        cpu: "max".into(),
+    };
+    let first = hardware("pc-q35-9.2");
+    for machine in ["pc-q35-9.2", "pc-q35-10.0"] {
+        let known = db.record_hardware(&row.id, hardware(machine)).await;
+        assert_eq!(known.unwrap(), first);
+    }
+    let row = db.instance(&row.id).await.unwrap();
+    assert_eq!(row.hardware, Some(first));
+}

@@ -9,6 +9,7 @@ pub mod accel;
 pub mod directory;
 pub mod firmware;
 pub mod kvm;
+pub mod machines;
 pub mod network;
 pub mod nft;
 pub mod qemu;

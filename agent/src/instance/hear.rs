@@ -4,6 +4,7 @@
 use std::{future::pending, pin::Pin, time::Duration};
 
 use qmp::Event;
+use time::OffsetDateTime;
 
 use super::{job::Request, task::Task};
 use crate::{
@@ -90,13 +91,11 @@ impl Task {
     /// wanted of it has changed so.
     pub(super) async fn other_way(&self) -> Result<Option<Transition>, DbError> {
         let row = self.ctx.row().await?;
-        Ok(match decide(&self.phase, row.intent, now()) {
-            Decision::Go(transition) => Some(transition),
-            Decision::Work | Decision::Wait | Decision::End => None,
-        })
+        Ok(
+            match decide(&self.phase, row.intent, OffsetDateTime::now_utc()) {
+                Decision::Go(transition) => Some(transition),
+                Decision::Work | Decision::Wait | Decision::End => None,
+            },
+        )
     }
-}
-
-fn now() -> time::OffsetDateTime {
-    time::OffsetDateTime::now_utc()
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use disk::ByteSize;
 
 use crate::{
-    db::{InstanceRow, VolumeRow},
+    db::{Hardware, InstanceRow, VolumeRow},
     node::Node,
     paths::InstanceFile,
     qemu::{
@@ -18,6 +18,7 @@ use crate::{
 pub(super) fn launch(
     node: &Node,
     row: &InstanceRow,
+    hardware: Hardware,
     base: (PathBuf, DiskFormat),
     volumes: &[VolumeRow],
     cgroup_procs: Option<PathBuf>,
@@ -32,6 +33,9 @@ pub(super) fn launch(
         vcpus: row.spec.vcpus,
         memory_mib: row.spec.memory.0.into(),
         accel: node.accel,
+        machine: hardware.machine,
+        cpu: hardware.cpu,
+        nested: node.config.qemu.nested_virtualization,
         boot: Boot::new(
             row.spec.firmware,
             &node.config.qemu.uefi_code,

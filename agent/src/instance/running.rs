@@ -54,6 +54,9 @@ impl Task {
         if !self.ctx.status.borrow().ready {
             self.watch_for_ssh(row);
         }
+        if row.hardware.is_none() {
+            self.learn_hardware(qmp.clone());
+        }
         // What was told when nobody listened, or lost on its way, is asked for.
         let mut question: Option<Question> = Some(Box::pin(ask_state(qmp, false)));
         let ran_well = Instant::now() + GOOD_RUN.saturating_sub(age(row.process.as_ref()));

@@ -73,6 +73,7 @@ impl Task {
         for volume in &volumes {
             ctx.node.volumes.grow(volume).await?;
         }
+        let hardware = ctx.hardware(row).await?;
         let limits = ctx.limits(row).await;
         let limits = limits.map_err(|e| failure(FailureCode::Launch, e))?;
         let format = match base.format {
@@ -80,7 +81,14 @@ impl Task {
             disk::Format::Raw => DiskFormat::Raw,
         };
         let base = (base.path, format);
-        let plan = plan(&launch(&ctx.node, row, base, &volumes, limits.procs));
+        let plan = plan(&launch(
+            &ctx.node,
+            row,
+            hardware,
+            base,
+            &volumes,
+            limits.procs,
+        ));
         // Last of all: from here on there is something of the guest in the kernel.
         let tap = match ctx.node.net.admit(&ctx.id).await {
             Ok(tap) => tap,

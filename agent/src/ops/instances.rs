@@ -235,6 +235,15 @@ async fn want(
     .await
 }
 
+/// Towards `desired`, where no guest runs. A hurry that somebody is in already stays.
+fn end(desired: Desired, asked: StopOptions) -> impl FnOnce(&InstanceRow) -> Intent + Send {
+    move |row| Intent {
+        desired,
+        restart: false,
+        force: asked.force || (row.intent.desired == desired && row.intent.force),
+    }
+}
+
 /// Starts an instance; one that failed is tried again, one that waits for its
 /// next restart is started at once. Running, it stays so.
 ///
@@ -266,21 +275,8 @@ pub async fn stop(
     reference: &str,
     m: StopOptions,
 ) -> Result<InstanceView, OpError> {
-    want(
-        node,
-        caller,
-        Operation::StopInstance,
-        reference,
-        move |row| {
-            let force = m.force || (row.intent.desired == Desired::Stopped && row.intent.force);
-            Intent {
-                desired: Desired::Stopped,
-                restart: false,
-                force,
-            }
-        },
-    )
-    .await
+    let decide = end(Desired::Stopped, m);
+    want(node, caller, Operation::StopInstance, reference, decide).await
 }
 
 /// Stops an instance and starts it again; one that is stopped is started.
@@ -330,21 +326,8 @@ pub async fn delete(
     reference: &str,
     m: StopOptions,
 ) -> Result<InstanceView, OpError> {
-    want(
-        node,
-        caller,
-        Operation::DeleteInstance,
-        reference,
-        move |row| {
-            let force = m.force || (row.intent.desired == Desired::Deleted && row.intent.force);
-            Intent {
-                desired: Desired::Deleted,
-                restart: false,
-                force,
-            }
-        },
-    )
-    .await
+    let decide = end(Desired::Deleted, m);
+    want(node, caller, Operation::DeleteInstance, reference, decide).await
 }
 
 #[cfg(test)]

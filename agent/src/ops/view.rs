@@ -110,6 +110,8 @@ pub(super) fn instance(
             .collect(),
         pid: live.and_then(|s| s.pid),
         accel: process.map(|p| p.accel.clone()),
+        machine: row.hardware.as_ref().map(|h| h.machine.clone()),
+        cpu_model: row.hardware.as_ref().map(|h| h.cpu.clone()),
         started_at: process.map(|p| rfc3339(p.launched_at)),
         uptime_seconds: process.and_then(|p| seconds_since(p.launched_at)),
         restarts: row.restarts,

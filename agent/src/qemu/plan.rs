@@ -56,7 +56,21 @@ pub enum Accelerator {
     Tcg,
 }
 
+/// All that the host's processor offers to guests. Of KVM alone.
+pub const CPU_OF_KVM: &str = "host";
+/// All that QEMU's emulation offers.
+pub const CPU_OF_TCG: &str = "max";
+
 impl Accelerator {
+    /// The CPU model that new guests get.
+    #[must_use]
+    pub fn cpu(self) -> &'static str {
+        match self {
+            Self::Kvm => CPU_OF_KVM,
+            Self::Tcg => CPU_OF_TCG,
+        }
+    }
+
     /// As QEMU calls it.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -109,6 +123,12 @@ pub struct Launch {
     pub memory_mib: u64,
     /// KVM or TCG.
     pub accel: Accelerator,
+    /// The machine type with its version.
+    pub machine: String,
+    /// The CPU model.
+    pub cpu: String,
+    /// With KVM the guest may run guests of its own.
+    pub nested: bool,
     /// BIOS, or UEFI with these files (code, variables).
     pub boot: Boot,
     /// The root overlay, QCOW2.
@@ -318,9 +338,11 @@ fn machine(b: &mut Builder, l: &Launch) {
     b.arg("-rtc", "base=utc");
     b.arg("-global", "ICH9-LPC.disable_s3=1");
     b.arg("-global", "ICH9-LPC.disable_s4=1");
-    let mut machine = "q35,usb=off,vmport=off,smm=off,hpet=off,graphics=off,\
-                       dump-guest-core=off,memory-backend=ram"
-        .to_owned();
+    let mut machine = format!(
+        "{},usb=off,vmport=off,smm=off,hpet=off,graphics=off,dump-guest-core=off,\
+         memory-backend=ram",
+        l.machine
+    );
     if let Boot::Uefi { code, vars } = &l.boot {
         let code = b.file(FdSource::ReadOnly(code.clone()));
         b.json(
@@ -340,11 +362,17 @@ fn machine(b: &mut Builder, l: &Launch) {
         Accelerator::Kvm => {
             let device = b.file(FdSource::ReadWrite("/dev/kvm".into()));
             b.arg("-accel", format!("kvm,device={device}"));
-            b.arg("-cpu", "host");
+            let nested = if l.nested { "" } else { ",vmx=off,svm=off" };
+            b.arg("-cpu", format!("{}{nested}", l.cpu));
         }
         Accelerator::Tcg => {
             b.arg("-accel", "tcg,thread=multi");
-            b.arg("-cpu", "max");
+            // What was made with KVM runs without it too, if need be.
+            let cpu = match l.cpu.as_str() {
+                CPU_OF_KVM => CPU_OF_TCG,
+                other => other,
+            };
+            b.arg("-cpu", cpu);
         }
     }
     b.arg(

@@ -33,7 +33,7 @@ use crate::{
     node::{Host, Node, NodeError, uids},
     ops,
     paths::Paths,
-    qemu::{confine::Confinement, file_limit, launch, probe, process},
+    qemu::{confine::Confinement, launch, probe, process},
     reconcile::{network, sweep},
 };
 
@@ -135,6 +135,9 @@ async fn open(
     if let Some(why) = node.cgroups.unavailable() {
         warn!("guests' CPU, memory and I/O are not limited: {why}");
     }
+    if !node.limits_files {
+        warn!("without CAP_SYS_RESOURCE the length of the files that guests write is not limited");
+    }
     let rows = node.db.instances().await?;
     node.net.start().await?;
 
@@ -185,9 +188,6 @@ async fn host(config: &Config) -> Result<Host, ServeError> {
 async fn confinement(uid: u32) -> io::Result<Confinement> {
     let probed = tokio::task::spawn_blocking(move || probe::probe(launch::SELF.as_ref(), uid));
     let confinement = probed.await.map_err(io::Error::other)?;
-    if !file_limit::can_be_changed() {
-        warn!("without CAP_SYS_RESOURCE the length of the files that guests write is not limited");
-    }
     for refused in &confinement.refused {
         let (lock, why) = (refused.lock.word(), &refused.why);
         warn!("QEMU runs without {lock}, which this host refuses: {why}");

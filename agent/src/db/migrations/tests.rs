@@ -124,6 +124,7 @@ async fn records_of_version_2_are_the_operators_and_say_what_they_said() {
     );
     assert!(rows.iter().all(|r| r.owner == Owner::Operator));
     assert_eq!(rows[0].phase, Phase::Running);
+    assert!(rows.iter().all(|row| row.hardware.is_none()));
     let process = rows[0].process.as_ref().unwrap();
     assert_eq!((process.pid, process.tap_fd), (4711, 17));
     assert_eq!(process.launched_at.millisecond(), 500);

@@ -10,6 +10,9 @@ pub(crate) fn example() -> Launch {
         vcpus: 2,
         memory_mib: 2048,
         accel: Accelerator::Tcg,
+        machine: "pc-q35-10.0".into(),
+        cpu: CPU_OF_TCG.into(),
+        nested: false,
         boot: Boot::Bios,
         root: "/state/instances/ab/root.qcow2".into(),
         base: ("/state/images/sha256/cd.img".into(), DiskFormat::Qcow2),
@@ -47,6 +50,8 @@ fn bios_guest_with_tcg() {
 fn uefi_guest_with_kvm_volumes_and_no_seed() {
     let launch = Launch {
         accel: Accelerator::Kvm,
+        machine: "pc-q35-9.2".into(),
+        cpu: CPU_OF_KVM.into(),
         boot: Boot::new(
             Firmware::Uefi,
             Path::new("/fw/CODE.fd"),
@@ -112,4 +117,32 @@ fn more_volumes_than_slots_are_not_planned() {
     }
     let text = plan(&launch).args.join(" ");
     assert!(text.contains("\"bus\":\"slot15\"") && !text.contains("\"bus\":\"slot16\""));
+}
+
+#[test]
+fn a_cpu_model_fits_its_accelerator() {
+    let cpu = |accel, model: &str, nested| {
+        let launch = Launch {
+            accel,
+            cpu: model.into(),
+            nested,
+            ..example()
+        };
+        let args = plan(&launch).args;
+        let at = args.iter().position(|a| a == "-cpu").unwrap();
+        args[at + 1].clone()
+    };
+    use Accelerator::{Kvm, Tcg};
+    for (accel, model, nested, expected) in [
+        (Kvm, "host", false, "host,vmx=off,svm=off"),
+        (Kvm, "host", true, "host"),
+        (Kvm, "max", false, "max,vmx=off,svm=off"),
+        (Kvm, "EPYC-v4", false, "EPYC-v4,vmx=off,svm=off"),
+        (Tcg, "max", false, "max"),
+        (Tcg, "max", true, "max"),
+        (Tcg, "host", false, "max"),
+        (Tcg, "EPYC-v4", false, "EPYC-v4"),
+    ] {
+        assert_eq!(cpu(accel, model, nested), expected, "{accel:?} {model}");
+    }
 }
