@@ -173,6 +173,7 @@ impl Alone {
             seed: Some(path("seed.iso")),
             volumes: Vec::new(),
             mac: "02:ab:00:00:ff:00".into(),
+            mtu: 1500,
             run_dir: dir.path().to_owned(),
             console_log: path("console.log"),
             uid: 0,

@@ -12,7 +12,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use net::{GuestSpec, HostNet, PortRule};
+use net::{GuestSpec, HostNet, Offloads, PortRule};
 use rustix::fs::FileType;
 use tokio::sync::RwLock;
 
@@ -114,7 +114,7 @@ impl GuestNet {
     }
 
     /// Ties a new tap of the guest's name to the descriptor number `tap_fd` that the
-    /// process of `pidfd` holds.
+    /// process of `pidfd` holds, for a driver with these offloads.
     ///
     /// # Errors
     /// Those of the kernel.
@@ -123,13 +123,15 @@ impl GuestNet {
         row: &InstanceRow,
         pidfd: BorrowedFd<'_>,
         tap_fd: i32,
+        offloads: Offloads,
     ) -> Result<(), GuestNetError> {
         use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
         let _gate = self.gate.read().await;
         let tap = pidfd_getfd(pidfd, tap_fd, PidfdGetfdFlags::empty())
             .map_err(|e| GuestNetError::Descriptor(e.into()))?;
         require_tun(&tap).map_err(GuestNetError::Descriptor)?;
-        Ok(self.net.reattach_guest(&self.guest(row), tap).await?)
+        let guest = self.guest(row);
+        Ok(self.net.reattach_guest(&guest, tap, offloads).await?)
     }
 
     /// Records the ports that `change` makes of the present ones, and opens them if

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crn_api_types::WarningKind;
+use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
@@ -116,7 +117,16 @@ pub struct Status {
     /// it is resumed again and again until that works.
     pub paused: bool,
     /// What the operator should know, such as missing limits.
-    pub warnings: BTreeMap<WarningKind, String>,
+    pub warnings: BTreeMap<WarningKind, Warned>,
+}
+
+/// The text of a warning, and since when there is one of its kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warned {
+    /// A sentence for people.
+    pub message: String,
+    /// Since when.
+    pub since: OffsetDateTime,
 }
 
 /// A cheap handle to an instance's task.

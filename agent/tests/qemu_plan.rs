@@ -92,6 +92,7 @@ impl Files {
                 path: path("first.qcow2"),
             }],
             mac: "02:ab:00:00:00:07".into(),
+            mtu: 1500,
             run_dir: path("run"),
             console_log: path("console.log"),
             uid: UID,

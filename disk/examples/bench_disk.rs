@@ -162,6 +162,7 @@ fn seeds(dir: &Path) {
             gateway6: "2001:db8::1".parse().unwrap(),
             ipv4: None,
             nameservers: vec!["2001:db8::53".parse().unwrap()],
+            mtu: None,
         },
         volumes: vec![SeedVolume {
             serial: "vol-data".to_owned(),

@@ -400,6 +400,23 @@ impl std::fmt::Display for Table {
 }
 
 impl Error {
+    /// Whether the same request may succeed later although nobody changes it: the network or the
+    /// server was in the way, not the content.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Status { .. }
+                | Self::Transfer { .. }
+                | Self::Stalled { .. }
+                | Self::Protocol { .. }
+                | Self::Changed { .. }
+                | Self::GaveUp { .. }
+                | Self::Interrupted { .. }
+                | Self::NoSpace { .. }
+        )
+    }
+
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io {
             what,

@@ -11,7 +11,7 @@ use rustix::{
     ioctl::{self, Ioctl, IoctlOutput, Opcode},
 };
 
-use crate::{error::Error, guest::TapName};
+use crate::{error::Error, guest::TapName, offloads::Offloads};
 
 /// Of `linux/if_tun.h`: Ethernet frames, without a header of the protocol, with one of virtio's
 /// offloads, and only if no such tap exists.
@@ -59,8 +59,8 @@ const _: () = assert!(size_of::<Request>() == 40, "not the kernel's struct ifreq
 
 /// `TUNSETVNETHDRSZ`.
 const SET_HEADER_SIZE: Opcode = ioctl::opcode::write::<i32>(b'T', 216);
-/// What a guest with a virtio 1.0 driver uses; older ones make QEMU set theirs.
-const HEADER_SIZE: i32 = 12;
+/// `TUNSETOFFLOAD`, whose argument is a number, not a pointer.
+const SET_OFFLOADS: Opcode = ioctl::opcode::write::<u32>(b'T', 208);
 
 /// Makes a tap that lives as long as the returned descriptor, or a copy of it.
 ///
@@ -80,23 +80,47 @@ pub(crate) fn create(tap: &TapName) -> Result<OwnedFd, Error> {
 }
 
 /// Gives a descriptor whose tap was removed a new one: whoever holds a copy of it,
-/// such as QEMU, goes on with the new tap. The offloads that were switched on are
-/// off until the guest's driver starts anew.
+/// such as QEMU, goes on with the new tap. QEMU tells a tap of its guest's driver when
+/// that starts, and does not know of this one: so it is told here.
 ///
 /// # Errors
 /// When it still has a tap, when there is one of this name, or the kernel refuses.
-pub(crate) fn reattach(descriptor: &OwnedFd, tap: &TapName) -> Result<(), Error> {
+pub(crate) fn reattach(
+    descriptor: &OwnedFd,
+    tap: &TapName,
+    offloads: Offloads,
+) -> Result<(), Error> {
     set_interface(descriptor, tap)?;
     // SAFETY: TUNSETVNETHDRSZ reads an int.
     #[allow(unsafe_code, reason = "as above")]
     let set = unsafe {
-        let size = ioctl::Setter::<SET_HEADER_SIZE, i32>::new(HEADER_SIZE);
+        let size = ioctl::Setter::<SET_HEADER_SIZE, i32>::new(offloads.header_size);
         ioctl::ioctl(descriptor, size)
     };
     set.map_err(|e| Error::Kernel {
         what: format!("set the header's size of the tap {tap}"),
         source: e.into(),
+    })?;
+    let set = match set_offloads(descriptor, offloads.flags) {
+        Err(Errno::INVAL) => set_offloads(descriptor, offloads.without_udp_segments().flags),
+        other => other,
+    };
+    set.map_err(|e| Error::Kernel {
+        what: format!("set the offloads of the tap {tap}"),
+        source: e.into(),
     })
+}
+
+fn set_offloads(descriptor: &OwnedFd, flags: u32) -> Result<(), Errno> {
+    let flags = usize::try_from(flags).map_err(|_| Errno::INVAL)?;
+    // SAFETY: TUNSETOFFLOAD takes its argument as a number.
+    #[allow(unsafe_code, reason = "as above")]
+    unsafe {
+        ioctl::ioctl(
+            descriptor,
+            ioctl::IntegerSetter::<SET_OFFLOADS>::new_usize(flags),
+        )
+    }
 }
 
 fn set_interface(descriptor: impl AsFd, tap: &TapName) -> Result<(), Error> {

@@ -8,9 +8,9 @@
 
 mod world;
 
-use std::{slice::from_ref, time::Duration};
+use std::{io::Write as _, slice::from_ref, time::Duration};
 
-use net::{Change, Error, GuestIndex, HostNet, HostSpec, Repairs, TapName, Watch};
+use net::{Change, Error, GuestIndex, HostNet, HostSpec, Offloads, Repairs, TapName, Watch};
 use tokio::time::timeout;
 use world::{Guest, INTERNET, Namespace, World, guest_spec, ports};
 
@@ -268,7 +268,7 @@ fn a_tap_that_is_gone_is_told_and_made_anew() {
         assert!(!HostNet::tap_exists(&spec.tap));
         // Whoever holds the descriptor may have a new tap for it; it goes with the descriptor, as
         // ever.
-        host.reattach_guest(&spec, guest.descriptor())
+        host.reattach_guest(&spec, guest.descriptor(), Offloads::unknown())
             .await
             .unwrap();
         assert!(HostNet::tap_exists(&spec.tap));
@@ -289,6 +289,59 @@ fn a_tap_that_is_gone_is_told_and_made_anew() {
         host.remove_guest(&spec).await.unwrap();
         assert_eq!(event(&mut watch).await, None);
         host.remove_guest(&spec).await.unwrap();
+    });
+}
+
+/// How many bytes a tap's frames toward its guest have, on the average, while a megabyte is sent.
+fn frames_of_a_download(world: &World, guest: &Guest) -> u64 {
+    let sent = || {
+        let listing = world.host.ip(&format!("-s link show {}", guest.spec.tap));
+        let after = listing
+            .lines()
+            .skip_while(|line| !line.trim().starts_with("TX:"));
+        let numbers = after.skip(1).next().unwrap().split_whitespace();
+        let numbers: Vec<u64> = numbers.take(2).map(|n| n.parse().unwrap()).collect();
+        (numbers[0], numbers[1])
+    };
+    let server = guest.inside.listen("[::]:22");
+    let mut client = world.internet.reach((guest.address(), 22)).unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
+    });
+    let (bytes, frames) = sent();
+    client.write_all(&vec![7; 1 << 20]).unwrap();
+    drop(client);
+    assert_eq!(reader.join().unwrap(), 1 << 20);
+    let (bytes_after, frames_after) = sent();
+    (bytes_after - bytes) / (frames_after - frames)
+}
+
+/// A new tap knows nothing of the driver that the old one was told of (N22).
+#[test]
+fn a_tap_that_is_put_back_is_as_fast_as_before() {
+    World::run(|world| async move {
+        let host = World::start(World::spec()).await;
+        let spec = guest_spec(host.spec(), 3, &["22"]);
+        let mut guest = Guest::boot(&host, &spec).await;
+        let fast = [
+            "VIRTIO_NET_F_GUEST_CSUM",
+            "VIRTIO_NET_F_GUEST_TSO4",
+            "VIRTIO_NET_F_GUEST_TSO6",
+            "VIRTIO_NET_F_GUEST_USO4",
+        ];
+        // The guests of these tests have headers of 10 bytes: without virtio 1.0.
+        for (features, whole_segments) in [(&[][..], false), (&fast[..], true)] {
+            world.host.ip("link del vmtap3");
+            let descriptor = guest.descriptor();
+            drop(guest.kill());
+            let offloads = Offloads::negotiated(|name| features.contains(&name));
+            let copy = descriptor.try_clone().unwrap();
+            host.reattach_guest(&spec, copy, offloads).await.unwrap();
+            guest = Guest::wire(&spec, descriptor);
+            let frame = frames_of_a_download(&world, &guest);
+            assert_eq!(frame > 3000, whole_segments, "{features:?}: {frame} bytes");
+        }
     });
 }
 

@@ -26,6 +26,9 @@ words! {
         Deleted = "deleted",
         /// An instance's open ports changed; data: `ports`.
         Ports = "ports",
+        /// An instance's image cannot be had; it is tried again by itself. Data: `image`,
+        /// `why`, `retry_seconds`.
+        ImageUnavailable = "image-unavailable",
         /// Parts of a user's cloud-init are without effect; data: `warnings`.
         CloudInitWarnings = "cloud-init-warnings",
         /// A disk failed; data: `node`, `operation`, `action`, `reason`, `nospace`.

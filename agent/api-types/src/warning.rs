@@ -22,11 +22,13 @@ pub enum WarningKind {
     Unkillable,
     /// What a QEMU left behind cannot be removed; it is tried again and again.
     CleanUp,
+    /// Its image cannot be had at the moment; it is tried again and again.
+    ImageUnavailable,
 }
 
 impl WarningKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotLimited,
         Self::MonitorSilent,
         Self::Paused,
@@ -34,6 +36,7 @@ impl WarningKind {
         Self::NoNetwork,
         Self::Unkillable,
         Self::CleanUp,
+        Self::ImageUnavailable,
     ];
 }
 
@@ -45,6 +48,8 @@ pub struct Warning {
     pub kind: WarningKind,
     /// A sentence for people.
     pub message: String,
+    /// Since when, RFC 3339; since the agent's last start at most.
+    pub since: String,
 }
 
 /// What a warning about the node as a whole is about.
@@ -64,6 +69,8 @@ pub enum NodeWarningKind {
     OtherPrefix,
     /// A part of the network could not be compared or repaired.
     NetworkRepair,
+    /// Instances have warnings of one kind.
+    Instances,
 }
 
 /// Something an operator should know about the node.

@@ -7,7 +7,7 @@ use std::{
 
 use crn_api_types::{
     CreateRequest, ErrorCode, Firmware, InstanceView, Phase, PortChange, Ports, StopOptions,
-    Subject, VolumeRequest,
+    Subject, VolumeRequest, WarningKind,
 };
 use hyper::Method;
 use serde_json::json;
@@ -254,9 +254,15 @@ fn state(view: &InstanceView) -> String {
     match (view.phase, percent) {
         (Phase::Running, _) if view.ready => "running, SSH answers".to_owned(),
         (Phase::Running, _) => "running".to_owned(),
+        _ if lacks_image(view) => "preparing, waits for its image".to_owned(),
         (_, Some(percent)) => format!("{} {percent} %", view.step),
         (phase, None) => phase.to_string(),
     }
+}
+
+fn lacks_image(view: &InstanceView) -> bool {
+    let mut warnings = view.warnings.iter();
+    view.phase == Phase::Preparing && warnings.any(|w| w.kind == WarningKind::ImageUnavailable)
 }
 
 /// Rows of `instance list`.
@@ -264,6 +270,7 @@ pub(super) fn rows(views: &[InstanceView]) -> Vec<Vec<String>> {
     let row = |v: &InstanceView| {
         let phase = match v.phase {
             Phase::Running if v.ready => "ready",
+            _ if lacks_image(v) => "no image",
             phase => phase.as_str(),
         };
         vec![
@@ -367,7 +374,8 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
         rows.push(("Failure", failure.message.clone()));
     }
     for warning in &v.warnings {
-        rows.push(("Warning", warning.message.clone()));
+        let since = table::time(&warning.since);
+        rows.push(("Warning", format!("{} (since {since})", warning.message)));
     }
     rows.push(("Created", table::time(&v.created_at)));
     rows

@@ -59,6 +59,7 @@ pub(super) fn hostile_instance() -> InstanceView {
         warnings: vec![Warning {
             kind: WarningKind::Paused,
             message: "\u{202e}gninraw\r\nSTATE  ready".into(),
+            since: "2026-11-26T08:00:00Z".into(),
         }],
         ..instance()
     }

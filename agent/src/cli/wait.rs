@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crn_api_types::{Desired, ErrorCode, InstanceView, Phase, Step};
+use crn_api_types::{Desired, ErrorCode, InstanceView, Phase, Step, WarningKind};
 use tokio::time::Instant;
 
 use super::{
@@ -84,7 +84,14 @@ fn describe(view: &InstanceView) -> String {
     match &view.failure {
         Some(failure) => format!("{}: {what} ({})", view.name, failure.message),
         None if view.paused => format!("{}: paused, a disk failed", view.name),
-        None => format!("{}: {what}", view.name),
+        None => match view
+            .warnings
+            .iter()
+            .find(|w| w.kind == WarningKind::ImageUnavailable)
+        {
+            Some(warning) => format!("{}: {what} ({})", view.name, warning.message),
+            None => format!("{}: {what}", view.name),
+        },
     }
 }
 

@@ -8,8 +8,10 @@ use std::{
 use crn_api_types::EventKind;
 use disk::{
     ByteSize, Digest, Expected, Format, ImageStore, Import, Progress, PullRequest, Sha256,
-    StoreOptions, StoredImage,
+    StoreOptions, StoredImage, Tuning,
 };
+
+use tokio::sync::{Notify, futures::Notified};
 
 use super::{Catalogue, CatalogueError, ImageError, Origin, Sum};
 use crate::{
@@ -29,6 +31,8 @@ pub struct Images {
     pub catalogue: Catalogue,
     db: Db,
     events: Events,
+    /// Somebody gave an image a name.
+    named: Notify,
     /// One import of a file at a time: ten instances of one image are one import.
     imports: tokio::sync::Mutex<()>,
 }
@@ -61,6 +65,10 @@ impl Images {
         let most = u32::try_from(config.max_mib).unwrap_or(u32::MAX);
         let options = StoreOptions {
             max_image_size: ByteSize::from_mib(most),
+            tuning: Tuning {
+                attempts: super::TRIES,
+                ..Tuning::default()
+            },
             ..StoreOptions::default()
         };
         let dir = dir.to_owned();
@@ -70,6 +78,7 @@ impl Images {
             catalogue: Catalogue::new(config)?,
             db,
             events,
+            named: Notify::new(),
             imports: tokio::sync::Mutex::new(()),
         })
     }
@@ -89,6 +98,11 @@ impl Images {
             Some(image) => Ok(image),
             None => self.fetch(name, Reimport::IfMissing, progress).await,
         }
+    }
+
+    /// Returns when an image has got a name since this was first polled, or enabled.
+    pub fn named(&self) -> Notified<'_> {
+        self.named.notified()
     }
 
     /// The image in the store that has the name, if there is one.
@@ -271,6 +285,7 @@ impl Images {
         let data = serde_json::json!({ "name": row.name, "digest": image.digest.to_string() });
         self.db.name_image(row).await?;
         self.events.emit(None, EventKind::Image, data);
+        self.named.notify_waiters();
         Ok(())
     }
 }

@@ -9,12 +9,24 @@
 mod catalogue;
 mod fetch;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 pub use catalogue::{Catalogue, CatalogueError, Origin, Sum};
 pub use fetch::{Images, OpenError};
 
 use crate::{db::DbError, spec::ImageName};
+
+/// How often a server that sends nothing is tried again within one attempt: whoever waits for
+/// the image hears of it soon, and makes the next attempt, which goes on where this one ended.
+const TRIES: u32 = 2;
+
+/// How long to wait before an image that could not be had is tried again, after so many
+/// attempts (from 1): 5 s doubling to 10 minutes.
+#[must_use]
+pub fn pause(attempt: u32) -> Duration {
+    let seconds = 5u64 << attempt.saturating_sub(1).min(7);
+    Duration::from_secs(seconds.min(600))
+}
 
 /// Why an image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -50,4 +62,27 @@ pub enum ImageError {
     /// Files.
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl ImageError {
+    /// Whether it may be had later without anybody's doing.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Get { source, .. } | Self::Store(source) => source.may_pass(),
+            Self::Unknown { .. } | Self::File { .. } | Self::Db(_) | Self::Io(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_ten_minutes() {
+        let seconds: Vec<_> = (1..10).map(|n| pause(n).as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
+        assert_eq!(pause(u32::MAX).as_secs(), 600);
+    }
 }

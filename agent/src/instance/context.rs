@@ -10,6 +10,7 @@ use std::{
 
 use crn_api_types::{EventKind, WarningKind};
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 
@@ -24,7 +25,7 @@ use crate::{
     life::{Failure, FailureCode},
     node::Node,
     paths::InstanceFile,
-    tasks::{Status, TaskError},
+    tasks::{Status, TaskError, Warned},
     volume::VolumeError,
 };
 
@@ -91,11 +92,15 @@ impl Context {
         limit.admit(kind, Instant::now())
     }
 
-    /// Sets the warning of one kind. Others stay.
+    /// Sets the warning of one kind. Others stay. One that is there has another text from now
+    /// on, and goes on since when it began.
     pub(super) fn set_warning(&self, kind: WarningKind, text: impl Display) {
         let text = peer_text(&text.to_string());
         self.status.send_modify(|s| {
-            s.warnings.insert(kind, text);
+            let since = s.warnings.get(&kind).map(|warned| warned.since);
+            let since = since.unwrap_or_else(OffsetDateTime::now_utc);
+            let message = text;
+            s.warnings.insert(kind, Warned { message, since });
         });
     }
 

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What is launched for an instance with these volumes.
+/// What is launched for an instance with these volumes, on a link with this MTU (bytes).
 pub(super) fn launch(
     node: &Node,
     row: &InstanceRow,
@@ -22,6 +22,7 @@ pub(super) fn launch(
     base: (PathBuf, DiskFormat),
     volumes: &[VolumeRow],
     cgroup_procs: Option<PathBuf>,
+    mtu: u32,
 ) -> Launch {
     let file = |f| node.paths.instance_file(&row.id, f);
     let hex = row.id.as_str();
@@ -52,6 +53,7 @@ pub(super) fn launch(
             })
             .collect(),
         mac: node.net.guest(row).mac.to_string(),
+        mtu,
         run_dir: node.paths.run(&row.id),
         console_log: file(InstanceFile::ConsoleLog),
         uid: node.uid(row),

@@ -1,9 +1,10 @@
 //! The connection to QEMU's monitor: made, lost, made again.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use crn_api_types::WarningKind;
 use qmp::{Qmp, RunState};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -88,5 +89,64 @@ pub(super) async fn ask_state(qmp: Qmp, resume: bool) -> Option<RunState> {
             None
         }
         Err(_) => None,
+    }
+}
+
+/// Asks QEMU what the guest's network driver has negotiated. No guest waits long for that.
+pub(super) async fn ask_offloads(qmp: &Qmp) -> net::Offloads {
+    const BACKEND: &str = "/machine/peripheral/net0-dev/virtio-backend";
+    const LIMIT: Duration = Duration::from_secs(1);
+    let arguments = json!({ "path": BACKEND });
+    let question = qmp.execute_raw_within("x-query-virtio-status", arguments, LIMIT);
+    match question.await {
+        Ok(answer) => negotiated(&answer),
+        Err(e) => {
+            warn!("what the guest's network driver takes is unknown, and it may be slower: {e}");
+            net::Offloads::unknown()
+        }
+    }
+}
+
+/// From the answer: lists of texts such as `VIRTIO_NET_F_GUEST_TSO4: Driver can receive TSOv4`.
+fn negotiated(answer: &Value) -> net::Offloads {
+    let features = &answer["guest-features"];
+    let lists = [&features["transports"], &features["dev-features"]];
+    let texts = lists.into_iter().filter_map(Value::as_array).flatten();
+    let names: HashSet<&str> = texts
+        .filter_map(|text| text.as_str()?.split(':').next())
+        .collect();
+    net::Offloads::negotiated(|name| names.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_read_from_qemus_words() {
+        let answer = json!({
+            "name": "virtio-net",
+            "guest-features": {
+                "transports": ["VIRTIO_F_VERSION_1: Device compliant for v1 spec (legacy)"],
+                "dev-features": [
+                    "VIRTIO_NET_F_GUEST_CSUM: Driver handling packets with partial checksum supported",
+                    "VIRTIO_NET_F_GUEST_TSO6: Driver can receive TSOv6",
+                ],
+            },
+        });
+        let on = [
+            "VIRTIO_F_VERSION_1",
+            "VIRTIO_NET_F_GUEST_CSUM",
+            "VIRTIO_NET_F_GUEST_TSO6",
+        ];
+        let expected = net::Offloads::negotiated(|name| on.contains(&name));
+        assert_eq!(negotiated(&answer), expected);
+        for nothing in [
+            json!({}),
+            json!({"guest-features": {"dev-features": 1}}),
+            json!([]),
+        ] {
+            assert_eq!(negotiated(&nothing), net::Offloads::negotiated(|_| false));
+        }
     }
 }

@@ -2,27 +2,35 @@
 //!
 //! Every step may be repeated: it finds what an earlier run left and goes on.
 
-use std::io;
+use std::{io, time::Duration};
 
-use crn_api_types::{EventKind, Firmware};
+use crn_api_types::{EventKind, Firmware, WarningKind};
 use disk::{
     BaseRef, ByteSize, Digest, OverlaySpec, Sha256, StoredImage,
     seed::{Filesystem, NetworkSpec, Seed, SeedSpec, SeedVolume},
 };
 
+use serde_json::json;
+use tracing::warn;
+
 use super::{
     context::{Context, StepError, failure},
     hear::Heard,
+    rate_limit::peer_text,
     task::Task,
 };
 use crate::{
     db::{DbError, InstanceRow, VolumeRow, VolumeState},
     fs::{blocking, make_private_dir, write_atomically},
+    images::{self, ImageError},
     life::{Failure, FailureCode, PrepareStep, Transition},
     node::Node,
     paths::InstanceFile,
-    tasks::TaskError,
+    tasks::{Status, TaskError},
 };
+
+/// A server that sends nothing for so long is told of, while it is waited for.
+const SILENCE: Duration = Duration::from_secs(5);
 
 impl Task {
     /// Carries out one step of the preparation. Fetching an image, which can take an
@@ -60,18 +68,74 @@ impl Context {
         }
     }
 
-    /// Fetches the base image and records its digest.
+    /// Fetches the base image and records its digest. What may pass is waited for.
     async fn fetch_image(&self, row: &InstanceRow) -> Result<(), StepError> {
+        let mut attempt = 0;
+        let image = loop {
+            let mut named = std::pin::pin!(self.node.images.named());
+            // One that gets a name during the attempt counts, too.
+            named.as_mut().enable();
+            match self.try_fetch(row).await {
+                Ok(image) => break image,
+                Err(e) if e.may_pass() => {
+                    attempt += 1;
+                    let pause = images::pause(attempt);
+                    self.image_unavailable(row, &e, pause);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = named => {}
+                    }
+                }
+                Err(e) => {
+                    self.clear_warning(WarningKind::ImageUnavailable);
+                    return Err(failure(FailureCode::Image, e).into());
+                }
+            }
+        };
+        self.clear_warning(WarningKind::ImageUnavailable);
+        let digest = image.digest.hex();
+        Ok(self.node.db.set_image(&self.id, &digest).await?)
+    }
+
+    /// One attempt. A server that sends nothing for a while is told of meanwhile.
+    async fn try_fetch(&self, row: &InstanceRow) -> Result<StoredImage, ImageError> {
         let status = self.status.clone();
+        let mut first = None;
         let progress = move |p: disk::Progress| {
+            let arrives = p.done > *first.get_or_insert(p.done);
             status.send_modify(|s| {
+                if arrives {
+                    s.warnings.remove(&WarningKind::ImageUnavailable);
+                }
                 s.progress = Some((p.done.bytes(), p.total.map(ByteSize::bytes)));
             });
         };
-        let image = self.node.images.ensure(&row.spec.image, progress).await;
-        let image = image.map_err(|e| failure(FailureCode::Image, e))?;
-        let digest = image.digest.hex();
-        Ok(self.node.db.set_image(&self.id, &digest).await?)
+        let mut fetching = std::pin::pin!(self.node.images.ensure(&row.spec.image, progress));
+        tokio::select! {
+            fetched = fetching.as_mut() => return fetched,
+            () = tokio::time::sleep(SILENCE) => {}
+        }
+        let untold = |s: &Status| {
+            s.progress.is_none() && !s.warnings.contains_key(&WarningKind::ImageUnavailable)
+        };
+        if untold(&self.status.borrow()) {
+            let (image, seconds) = (&row.spec.image, SILENCE.as_secs());
+            let text = format!("image {image}: its server has sent nothing for {seconds} s");
+            self.set_warning(WarningKind::ImageUnavailable, text);
+        }
+        fetching.await
+    }
+
+    /// Tells of an image that cannot be had: always where the instance is looked at, in the log
+    /// and as an event when there is something new.
+    fn image_unavailable(&self, row: &InstanceRow, error: &ImageError, pause: Duration) {
+        let (why, seconds) = (error.to_string(), pause.as_secs());
+        self.status.send_modify(|s| s.progress = None);
+        self.set_warning(WarningKind::ImageUnavailable, &why);
+        warn!("{why}; trying again in {seconds} s");
+        let image = row.spec.image.as_str();
+        let data = json!({ "image": image, "why": peer_text(&why), "retry_seconds": seconds });
+        self.event(EventKind::ImageUnavailable, data);
     }
 
     /// Creates the root overlay and, for UEFI, the instance's own variables.
@@ -112,7 +176,8 @@ impl Context {
         let volumes = self.node.db.volumes_of(&self.id).await?;
         let path = self.node.paths.instance_file(&self.id, InstanceFile::Seed);
         let user_data = self.node.db.user_data(&self.id).await?;
-        let seed = seed(&self.node, row, &volumes, user_data.as_deref())?;
+        let mtu = self.node.net.host().guests_mtu().await;
+        let seed = seed(&self.node, row, &volumes, user_data.as_deref(), mtu)?;
         let iso = seed.iso;
         let write = move || {
             if std::fs::read(&path).is_ok_and(|old| old == iso) {
@@ -161,16 +226,20 @@ fn base_of(image: StoredImage) -> BaseRef {
     }
 }
 
-/// The seed of an instance with these volumes. Pure.
+/// The seed of an instance with these volumes, on a link with this MTU (bytes). Pure.
 pub(super) fn seed(
     node: &Node,
     row: &InstanceRow,
     volumes: &[VolumeRow],
     user_data: Option<&str>,
+    mtu: u32,
 ) -> Result<Seed, Failure> {
-    let spec = seed_of(node, row, volumes, user_data)?;
+    let spec = seed_of(node, row, volumes, user_data, mtu)?;
     disk::seed::build(&spec).map_err(|e| failure(FailureCode::Seed, e))
 }
+
+/// What every interface has that is told nothing.
+const DEFAULT_MTU: u32 = 1500;
 
 /// What the guest is told. Pure.
 fn seed_of(
@@ -178,6 +247,7 @@ fn seed_of(
     row: &InstanceRow,
     volumes: &[VolumeRow],
     user_data: Option<&str>,
+    mtu: u32,
 ) -> Result<SeedSpec, Failure> {
     let fail = |e: &dyn std::fmt::Display| failure(FailureCode::Seed, e);
     let guest = node.net.guest(row);
@@ -207,6 +277,7 @@ fn seed_of(
             gateway6: guest.network.gateway(),
             ipv4: guest.ipv4.map(|v4| (v4.guest, 24, v4.gateway)),
             nameservers: node.config.network.nameservers.clone(),
+            mtu: (mtu != DEFAULT_MTU).then_some(mtu),
         },
         volumes: mounted,
         user_data: user_data

@@ -14,7 +14,7 @@ use super::{
     context::failure,
     hear::Heard,
     job::Matched,
-    monitor::{RECONNECT, ask_state},
+    monitor::{RECONNECT, ask_offloads, ask_state},
     probe,
     start::age,
     task::Task,
@@ -195,7 +195,14 @@ impl Task {
         let Some(number) = row.process.as_ref().map(|p| p.tap_fd) else {
             return;
         };
-        match net.reattach(&row, vm.process.pidfd(), number).await {
+        let offloads = match self.monitor() {
+            Some(qmp) => ask_offloads(&qmp).await,
+            None => net::Offloads::unknown(),
+        };
+        match net
+            .reattach(&row, vm.process.pidfd(), number, offloads)
+            .await
+        {
             Ok(()) => {
                 info!("the tap is back");
                 self.ctx.clear_warning(NoNetwork);

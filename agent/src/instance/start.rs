@@ -81,6 +81,7 @@ impl Task {
             disk::Format::Raw => DiskFormat::Raw,
         };
         let base = (base.path, format);
+        let mtu = ctx.node.net.host().guests_mtu().await;
         let plan = plan(&launch(
             &ctx.node,
             row,
@@ -88,6 +89,7 @@ impl Task {
             base,
             &volumes,
             limits.procs,
+            mtu,
         ));
         // Last of all: from here on there is something of the guest in the kernel.
         let tap = match ctx.node.net.admit(&ctx.id).await {

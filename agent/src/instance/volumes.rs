@@ -132,7 +132,8 @@ impl LiveVolumes {
             ..candidate.clone()
         });
         let user_data = node.db.user_data(&self.ctx.id).await?;
-        match seed(node, &row, &volumes, user_data.as_deref()) {
+        let mtu = node.net.host().guests_mtu().await;
+        match seed(node, &row, &volumes, user_data.as_deref(), mtu) {
             Ok(_) => Ok(()),
             Err(e) => Err(TaskError::Refused(e.message)),
         }

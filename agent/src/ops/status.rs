@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crn_api_types::{NodeStatus, NodeWarning, NodeWarningKind};
+use crn_api_types::{NodeStatus, NodeWarning, NodeWarningKind, WarningKind};
 use net::Problem;
 
 use super::{
@@ -30,11 +30,18 @@ pub fn started() -> Instant {
 pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpError> {
     permit(caller, Operation::ShowStatus, None)?;
     let mut phases = BTreeMap::new();
+    let mut warned = BTreeMap::<WarningKind, Vec<(String, String)>>::new();
     for row in node.db.instances().await? {
         let live = node.task(&row.id).map(|task| task.status());
         let word = view::word(live.as_ref().map_or(&row.phase, |s| &s.phase));
         *phases.entry(word).or_default() += 1;
+        for (kind, warning) in live.into_iter().flat_map(|s| s.warnings) {
+            let known = warned.entry(kind).or_default();
+            known.push((row.name.to_string(), warning.message));
+        }
     }
+    let mut warnings = warnings(node);
+    warnings.extend(warned.values().filter_map(|w| of_instances(w)));
     Ok(NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -45,8 +52,19 @@ pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpErro
         phases,
         used: node.db.totals().await?,
         capacity: node.capacity,
-        warnings: warnings(node),
+        warnings,
     })
+}
+
+/// Instances with a warning of one kind, in one sentence: a node has many instances.
+fn of_instances(warned: &[(String, String)]) -> Option<NodeWarning> {
+    let (first, message) = warned.first()?;
+    let message = match warned.len() {
+        1 => format!("{first}: {message}"),
+        many => format!("{first}, and {} more: {message}", many - 1),
+    };
+    let kind = NodeWarningKind::Instances;
+    Some(NodeWarning { kind, message })
 }
 
 /// What the last comparison of the network found and could not put right.

@@ -123,9 +123,10 @@ pub(super) fn instance(
         warnings: live.map_or_else(Vec::new, |s| {
             let warnings = s.warnings.iter();
             warnings
-                .map(|(kind, message)| Warning {
+                .map(|(kind, warned)| Warning {
                     kind: *kind,
-                    message: message.clone(),
+                    message: warned.message.clone(),
+                    since: rfc3339(warned.since),
                 })
                 .collect()
         }),

@@ -141,6 +141,8 @@ pub struct Launch {
     pub volumes: Vec<VolumeDisk>,
     /// The guest's MAC address.
     pub mac: String,
+    /// The MTU of the guest's link, bytes.
+    pub mtu: u32,
     /// Directory of the sockets.
     pub run_dir: PathBuf,
     /// The serial console's log.
@@ -505,7 +507,7 @@ fn network(b: &mut Builder, l: &Launch) {
     b.json(
         "-device",
         &json!({"driver": "virtio-net-pci", "id": "net0-dev", "netdev": "net0", "mac": l.mac,
-                "romfile": ""}),
+                "host_mtu": l.mtu, "romfile": ""}),
     );
 }
 

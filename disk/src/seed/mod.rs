@@ -28,6 +28,7 @@
 //!         gateway6: "2001:db8::1".parse()?,
 //!         ipv4: None,
 //!         nameservers: vec!["2001:db8::53".parse()?],
+//!         mtu: None,
 //!     },
 //!     volumes: vec![SeedVolume {
 //!         serial: "vol-data".to_owned(),

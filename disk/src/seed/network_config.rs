@@ -32,6 +32,8 @@ pub struct NetworkSpec {
     pub ipv4: Option<(Ipv4Addr, u8, Ipv4Addr)>,
     /// Name servers, in order of preference; at most 8.
     pub nameservers: Vec<IpAddr>,
+    /// MTU, bytes, from 1280 (RFC 8200, section 5) to 65535; `None`: what the interface has.
+    pub mtu: Option<u32>,
 }
 
 /// Renders the file.
@@ -68,8 +70,12 @@ pub(super) fn render(spec: &NetworkSpec) -> Result<String, SeedError> {
 
     let mut out = format!(
         "version: 2\nethernets:\n  eth0:\n    match:\n      macaddress: {mac}\n    \
-         dhcp4: false\n    dhcp6: false\n    accept-ra: false\n    addresses:\n"
+         dhcp4: false\n    dhcp6: false\n    accept-ra: false\n"
     );
+    if let Some(mtu) = spec.mtu {
+        let _ = writeln!(out, "    mtu: {mtu}");
+    }
+    out.push_str("    addresses:\n");
     for address in addresses {
         let _ = writeln!(out, "      - {address}");
     }
@@ -145,6 +151,9 @@ fn check(spec: &NetworkSpec) -> Result<(), SeedError> {
             return refuse(format!("{address} is both the VM and its router"));
         }
     }
+    if let Some(mtu) = spec.mtu.filter(|mtu| !(1280..=65535).contains(mtu)) {
+        return refuse(format!("an MTU of {mtu} bytes is not 1280 to 65535"));
+    }
     if spec.nameservers.len() > MAX_NAMESERVERS {
         return Err(SeedError::TooMany {
             what: "name servers",
@@ -180,7 +189,16 @@ mod tests {
                 "2606:4700:4700::1111".parse().unwrap(),
                 "9.9.9.9".parse().unwrap(),
             ],
+            mtu: None,
         }
+    }
+
+    #[test]
+    fn a_narrow_path_is_told() {
+        let mut narrow = spec();
+        narrow.mtu = Some(1400);
+        let told = render(&narrow).unwrap();
+        assert!(told.contains("\n    mtu: 1400\n    addresses:\n"), "{told}");
     }
 
     #[test]
@@ -253,6 +271,8 @@ mod tests {
         case(&|s| s.gateway6 = s.ipv6.0);
         case(&|s| s.ipv4.as_mut().unwrap().1 = 33);
         case(&|s| s.ipv4.as_mut().unwrap().2 = Ipv4Addr::BROADCAST);
+        case(&|s| s.mtu = Some(1279));
+        case(&|s| s.mtu = Some(65536));
         case(&|s| s.nameservers = vec![Ipv4Addr::LOCALHOST.into(); 9]);
         case(&|s| s.nameservers = vec![Ipv4Addr::UNSPECIFIED.into()]);
         for spec in cases {

@@ -20,6 +20,7 @@ use crate::{
     netlink::{nft::Nft, route::Observed},
     nft_program,
     obstacle::Obstacle,
+    offloads::Offloads,
     port::PortRule,
     problem::Problem,
     repairs::Repairs,
@@ -212,7 +213,8 @@ impl HostNet {
     /// Gives the descriptor of a guest whose tap was removed by somebody a new tap of
     /// the same name. `descriptor` is the very one that QEMU holds (a copy of it, got
     /// by `pidfd_getfd`): QEMU needs not be told, and the guest sees nothing but a
-    /// pause.
+    /// pause. `offloads` are those of the driver in the guest: with fewer it is slower until
+    /// it starts anew, with more it gets packets that it does not understand.
     ///
     /// # Errors
     /// When the tap is there, or what the kernel refuses.
@@ -220,6 +222,7 @@ impl HostNet {
         &self,
         guest: &GuestSpec,
         descriptor: OwnedFd,
+        offloads: Offloads,
     ) -> Result<(), Error> {
         let (mtu, proxying) = {
             let state = self.0.state.lock().await;
@@ -227,7 +230,7 @@ impl HostNet {
         };
         let wanted = guest.clone();
         blocking(move || {
-            tap::reattach(&descriptor, &wanted.tap)?;
+            tap::reattach(&descriptor, &wanted.tap, offloads)?;
             bring_up(&wanted, mtu, &proxying)
         })
         .await

@@ -25,6 +25,7 @@ pub fn user_data(data: &[u8]) {
             gateway6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
             ipv4: None,
             nameservers: Vec::new(),
+            mtu: None,
         },
         volumes: vec![SeedVolume {
             serial: "vol-data".to_owned(),

@@ -65,7 +65,7 @@ async fn a_disk_error_pauses_and_its_warning_goes_alone() {
     machine.until("paused", |m| m.task().status().paused).await;
     let warnings = machine.task().status().warnings;
     assert_eq!(
-        warnings[&WarningKind::Paused],
+        warnings[&WarningKind::Paused].message,
         "paused by a disk error: No space left"
     );
     assert!(warnings.contains_key(&WarningKind::DiskDamaged));

@@ -19,6 +19,7 @@ pub(crate) fn example() -> Launch {
         seed: Some("/state/instances/ab/seed.iso".into()),
         volumes: vec![],
         mac: "02:ab:ab:ab:ab:ab".into(),
+        mtu: 1400,
         run_dir: "/run/vm/abababababababab".into(),
         console_log: "/state/instances/ab/console.log".into(),
         uid: 2_100_007,
