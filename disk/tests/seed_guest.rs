@@ -64,6 +64,10 @@ fn assert_ours_hold(guest: &Value) {
         ("allow_public_ssh_keys", json!(true)),
         ("resize_rootfs", json!(true)),
         (
+            "updates",
+            json!({"network": {"when": ["boot-new-instance", "boot"]}}),
+        ),
+        (
             "growpart",
             json!({"mode": "auto", "devices": ["/"], "ignore_growroot_disabled": false}),
         ),
@@ -121,6 +125,7 @@ fn a_guest_without_user_data() {
         "iface ens3 inet6 static",
         "address 2001:db8:0:1::2/64",
         "gateway 2001:db8:0:1::1",
+        "mtu 1400",
         "address 172.16.4.2/24",
         "gateway 172.16.4.1",
         "dns-nameservers 2606:4700:4700::1111",
@@ -129,6 +134,7 @@ fn a_guest_without_user_data() {
     }
     let netplan = guest["network"]["netplan"].as_str().unwrap();
     assert!(netplan.contains("gateway6: 2001:db8:0:1::1"), "{netplan}");
+    assert!(netplan.contains("mtu: 1400"), "{netplan}");
 }
 
 #[test]

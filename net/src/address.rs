@@ -141,7 +141,8 @@ impl Prefix {
     }
 
     /// Whether an address is in that network.
-    pub(crate) fn is_guests(self, address: Ipv6Addr) -> bool {
+    #[must_use]
+    pub fn is_guests(self, address: Ipv6Addr) -> bool {
         self.guests().contains(&address)
     }
 }

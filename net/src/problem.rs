@@ -12,8 +12,11 @@ pub enum Problem {
         /// Its name.
         name: String,
     },
-    /// No uplink is configured, and there is no default route.
-    NoUplink,
+    /// There is no default route, or none over the configured uplink.
+    NoDefaultRoute {
+        /// The configured uplink.
+        uplink: Option<String>,
+    },
     /// Another firewall drops what guests need.
     Obstacle(Obstacle),
     /// A setting under `/proc/sys` that could not be written.
@@ -45,7 +48,7 @@ impl Problem {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::UplinkMissing { .. } => "uplink-missing",
-            Self::NoUplink => "no-uplink",
+            Self::NoDefaultRoute { .. } => "no-uplink",
             Self::Obstacle(_) => "other-firewall",
             Self::Setting { .. } => "network-setting",
             Self::OtherPrefix { .. } => "other-prefix",
@@ -62,17 +65,21 @@ impl fmt::Display for Problem {
                 "the configured uplink {name} does not exist: guests do not reach the internet, and \
                  are not reached from it, until it comes"
             ),
-            Self::NoUplink => write!(
+            Self::NoDefaultRoute { uplink: None } => write!(
                 f,
-                "there is no default route and no uplink is configured: guests do not reach the \
+                "there is no default route, and no uplink is configured: guests do not reach the \
                  internet"
+            ),
+            Self::NoDefaultRoute { uplink: Some(name) } => write!(
+                f,
+                "there is no default route over the uplink {name}: guests do not reach the internet"
             ),
             Self::Obstacle(obstacle) => write!(f, "another firewall is in the way: {obstacle}"),
             Self::Setting { path, why } => write!(f, "{path} cannot be set: {why}"),
             Self::OtherPrefix { prefix, guests } => write!(
                 f,
                 "{} guest(s) have addresses outside of the node's prefix {prefix}, which was changed \
-                 since: they keep them until they are made anew",
+                 since: each gets one of it when it is started next (instance restart)",
                 guests.len()
             ),
             Self::Failed { what, why } => write!(f, "{what}: {why}"),

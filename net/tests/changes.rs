@@ -167,6 +167,9 @@ fn an_uplink_may_come_late() {
         for _ in 0..2 {
             second_uplink(&world, "ppp0");
             host.reconcile(&all).await.unwrap();
+            assert_eq!(kinds(&host), ["no-uplink"], "it has no default route yet");
+            world.host.ip("-6 route add default dev ppp0 metric 2000");
+            host.reconcile(&all).await.unwrap();
             assert_eq!(kinds(&host), [""; 0]);
             assert!(host.reconcile(&all).await.unwrap().is_clean());
             let file = "cat /proc/sys/net/ipv6/conf/ppp0/proxy_ndp";

@@ -29,6 +29,8 @@ words! {
         /// An instance's image cannot be had; it is tried again by itself. Data: `image`,
         /// `why`, `retry_seconds`.
         ImageUnavailable = "image-unavailable",
+        /// An instance has another address, of the node's present prefix; data: `from`, `to`.
+        Renumbered = "renumbered",
         /// Parts of a user's cloud-init are without effect; data: `warnings`.
         CloudInitWarnings = "cloud-init-warnings",
         /// A disk failed; data: `node`, `operation`, `action`, `reason`, `nospace`.

@@ -59,7 +59,7 @@ pub struct Warning {
 pub enum NodeWarningKind {
     /// The configured uplink does not exist; it is taken up when it comes.
     UplinkMissing,
-    /// There is no default route, and no uplink is configured.
+    /// There is no default route, or none over the configured uplink.
     NoUplink,
     /// Another firewall drops what guests need.
     OtherFirewall,

@@ -182,14 +182,7 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
     };
     capacity::admit(totals(&tx)?, asked, capacity)?;
     let slot = free_slot(&tx, slots)?;
-    let network = {
-        let mut taken = tx.prepare_cached("SELECT 1 FROM instances WHERE network = ?1")?;
-        plan.assign(id.as_str(), |candidate| {
-            // A database that cannot be read refuses the insertion below as well.
-            taken.exists([candidate.to_string()]).unwrap_or(true)
-        })
-        .map_err(|e| DbError::Capacity(e.to_string()))?
-    };
+    let network = free_network(&tx, &plan, &id)?;
     let desired = if checked.start {
         Desired::Running
     } else {
@@ -235,7 +228,52 @@ fn insert(c: &mut Connection, new: NewInstance) -> Result<InstanceRow, DbError> 
     Ok(row)
 }
 
+/// A network of the plan that no instance has.
+fn free_network(
+    c: &Connection,
+    plan: &net::AddressPlan,
+    id: &InstanceId,
+) -> Result<net::GuestNet, DbError> {
+    let mut taken = c.prepare_cached("SELECT 1 FROM instances WHERE network = ?1")?;
+    plan.assign(id.as_str(), |candidate| {
+        // A database that cannot be read refuses to take the answer as well.
+        taken.exists([candidate.to_string()]).unwrap_or(true)
+    })
+    .map_err(|e| DbError::Capacity(e.to_string()))
+}
+
+fn renumber(
+    c: &mut Connection,
+    id: &InstanceId,
+    plan: &net::AddressPlan,
+) -> Result<Option<net::GuestNet>, DbError> {
+    let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if plan.prefix().is_guests(get(&tx, id)?.network.guest()) {
+        return Ok(None);
+    }
+    let network = free_network(&tx, plan, id)?;
+    tx.execute(
+        "UPDATE instances SET network = ?2 WHERE id = ?1",
+        params![id.as_str(), network.to_string()],
+    )?;
+    tx.commit()?;
+    Ok(Some(network))
+}
+
 impl Db {
+    /// Gives an instance whose network is not of the plan's prefix one that is; returns it.
+    ///
+    /// # Errors
+    /// Those of the database; no network is left.
+    pub async fn renumber(
+        &self,
+        id: &InstanceId,
+        plan: net::AddressPlan,
+    ) -> Result<Option<net::GuestNet>, DbError> {
+        let id = id.clone();
+        self.call(move |c| renumber(c, &id, &plan)).await
+    }
+
     /// Admits a new instance: name, slot, network, capacity and volumes in one
     /// transaction. Nothing changes on an error.
     ///

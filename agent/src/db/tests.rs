@@ -137,6 +137,28 @@ async fn slots_and_networks_are_never_shared_and_are_used_again() {
 }
 
 #[tokio::test]
+async fn another_prefix_renumbers_once() {
+    let (_dir, db) = open();
+    let a = new(request("a"));
+    let plan = a.plan.clone();
+    let old = db.insert_instance(a).await.unwrap();
+    assert_eq!(db.renumber(&old.id, plan).await.unwrap(), None);
+    let other = net::AddressPlan::new("2001:db8:77:1::/64".parse().unwrap()).unwrap();
+    // Whoever has its place in the new prefix keeps it.
+    let mut neighbour = new(request("b"));
+    let digits = format!("{}{}", &old.id.as_str()[..11], "0".repeat(53));
+    neighbour.id = digits.parse().unwrap();
+    neighbour.plan = other.clone();
+    let neighbour = db.insert_instance(neighbour).await.unwrap();
+    let network = db.renumber(&old.id, other.clone()).await.unwrap().unwrap();
+    assert!(other.prefix().contains(network.guest()));
+    assert_ne!(network, neighbour.network);
+    let now = db.instance(&old.id).await.unwrap();
+    assert_eq!((now.network, now.slot), (network, old.slot));
+    assert_eq!(db.renumber(&old.id, other).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn volumes_survive_their_instance_unless_they_never_came_to_be() {
     let (_dir, db) = open();
     let a = db

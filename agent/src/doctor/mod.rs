@@ -13,10 +13,12 @@ mod render;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
+use crn_api_types::NodeStatus;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::{
+    client::Client,
     config::AccelSetting,
     host,
     qemu::{launch, probe},
@@ -163,6 +165,7 @@ pub const CATALOGUE: &[Entry] = &[
     entry("ndp-proxy", "NDP proxy", false),
     entry("other-firewalls", "Other firewalls", false),
     entry("second-agent", "Other agents", false),
+    entry("agent", "This agent", false),
     entry("cgroup", "cgroup limits", false),
     entry("kernel", "Kernel", true),
     entry("memory", "Memory", false),
@@ -229,6 +232,15 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
         };
         vec![checks::others::second_agent(&owner)]
     });
+    let socket = cfg.socket.clone();
+    let agent = as_task(&["agent"], async move {
+        let status = Client::new(&socket).get::<NodeStatus>("/v1/status").await;
+        let warnings = match status {
+            Ok(status) => Ok(status.warnings.into_iter().map(|w| w.message).collect()),
+            Err(e) => Err(e.to_string()),
+        };
+        vec![checks::others::agent(listener(&socket), &warnings)]
+    });
     let cgroup = on_thread(&["cgroup"], || {
         vec![checks::system::cgroup(&checks::cgroups())]
     });
@@ -274,6 +286,7 @@ pub async fn examine(cfg: &DoctorConfig) -> Vec<Check> {
     all.extend(confinement.await);
     all.extend(firewalls.await);
     all.extend(owner.await);
+    all.extend(agent.await);
     all.sort_by_key(|check| CATALOGUE.iter().position(|e| e.id == check.id));
     all
 }

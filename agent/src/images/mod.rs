@@ -18,7 +18,7 @@ use crate::{db::DbError, spec::ImageName};
 
 /// How often a server that sends nothing is tried again within one attempt: whoever waits for
 /// the image hears of it soon, and makes the next attempt, which goes on where this one ended.
-const TRIES: u32 = 2;
+const TRIES: u32 = 3;
 
 /// How long to wait before an image that could not be had is tried again, after so many
 /// attempts (from 1): 5 s doubling to 10 minutes.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crn_api_types::WarningKind;
+use crn_api_types::{EventKind, WarningKind};
+use serde_json::json;
 use time::OffsetDateTime;
 use tracing::info;
 
@@ -61,6 +62,7 @@ impl Task {
     /// The process that waits to be QEMU, and where its words begin in the log.
     async fn try_launch(&self, row: &InstanceRow) -> Result<(Held, u64), StepError> {
         let ctx = &self.ctx;
+        let row = &ctx.renumbered(row).await?;
         // Volumes and seed as they are wanted now: both may have changed since.
         self.volumes().release_detaching().await?;
         ctx.create_volumes().await?;
@@ -162,6 +164,23 @@ impl Task {
 }
 
 impl Context {
+    /// The record with a network of the node's prefix: what it was started with before may be of
+    /// another one, which was configured then. Seed and firewall follow from it.
+    async fn renumbered(&self, row: &InstanceRow) -> Result<InstanceRow, StepError> {
+        let plan = self.node.addresses.clone();
+        let renumbered = match self.node.db.renumber(&self.id, plan).await {
+            Err(e @ DbError::Capacity(_)) => return Err(failure(FailureCode::Network, e).into()),
+            other => other?,
+        };
+        if let Some(network) = renumbered {
+            let (from, to) = (row.network.guest(), network.guest());
+            info!("renumbered from {from} to {to}");
+            let data = json!({ "from": from.to_string(), "to": to.to_string() });
+            self.event(EventKind::Renumbered, data);
+        }
+        Ok(self.row().await?)
+    }
+
     /// Makes the instance's cgroup; what the host cannot limit is a warning.
     pub(super) async fn limits(&self, row: &InstanceRow) -> Result<Applied, TaskError> {
         let plan = CgroupPlan::new(row.spec.vcpus, row.spec.memory.0.into(), self.node.accel);

@@ -73,7 +73,7 @@ fn warnings(node: &Node) -> Vec<NodeWarning> {
     let warning = |problem: &Problem| NodeWarning {
         kind: match problem {
             Problem::UplinkMissing { .. } => NodeWarningKind::UplinkMissing,
-            Problem::NoUplink => NodeWarningKind::NoUplink,
+            Problem::NoDefaultRoute { .. } => NodeWarningKind::NoUplink,
             Problem::Obstacle(_) => NodeWarningKind::OtherFirewall,
             Problem::Setting { .. } => NodeWarningKind::NetworkSetting,
             Problem::OtherPrefix { .. } => NodeWarningKind::OtherPrefix,

@@ -38,6 +38,9 @@ const SETTINGS: &[(&str, &str)] = &[
         "{mode: auto, devices: [\"/\"], ignore_growroot_disabled: false}",
     ),
     ("resize_rootfs", "true"),
+    // Addresses and MTU may be others at the next boot: cloud-init (21.3 and later) then writes
+    // the network's configuration anew, not only at the first.
+    ("updates", "{network: {when: [boot-new-instance, boot]}}"),
 ];
 
 /// Keys of user data that can keep the agent's settings from being applied.

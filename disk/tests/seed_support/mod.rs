@@ -77,7 +77,7 @@ pub(crate) fn spec() -> SeedSpec {
                 "172.16.4.1".parse().unwrap(),
             )),
             nameservers: vec!["2606:4700:4700::1111".parse().unwrap()],
-            mtu: None,
+            mtu: Some(1400),
         },
         volumes: vec![
             SeedVolume {

@@ -395,7 +395,18 @@ impl HostNet {
             Some(name) if !observed.links.contains_key(name) => {
                 problems.push(Problem::UplinkMissing { name: name.clone() });
             }
-            None if observed.defaults.is_empty() => problems.push(Problem::NoUplink),
+            Some(name)
+                if !observed
+                    .links
+                    .get(name)
+                    .is_some_and(|l| observed.defaults.contains(&l.index)) =>
+            {
+                let uplink = Some(name.clone());
+                problems.push(Problem::NoDefaultRoute { uplink });
+            }
+            None if observed.defaults.is_empty() => {
+                problems.push(Problem::NoDefaultRoute { uplink: None });
+            }
             _ => {}
         }
         let prefix = self.spec().prefix;

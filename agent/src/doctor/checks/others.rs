@@ -86,3 +86,67 @@ pub fn second_agent(owner: &Owner) -> Check {
         ),
     }
 }
+
+/// What the agent of this configuration warns of, as its `status` does: the process that answers
+/// at its socket, and its sentences, or why it does not say.
+#[must_use]
+pub fn agent(process: Option<i32>, warnings: &Result<Vec<String>, String>) -> Check {
+    const ID: &str = "agent";
+    match (process, warnings.as_deref()) {
+        (None, _) => check(
+            ID,
+            Ok,
+            "does not run",
+            "What only a running agent knows, such as its instances, is not looked at.",
+            None,
+        ),
+        (Some(process), Err(why)) => check(
+            ID,
+            Degraded,
+            format!(
+                "process {process} does not say how it is: {}",
+                why.chars().take(200).collect::<String>()
+            ),
+            "Whether it has anything to warn of is unknown.",
+            Some("Look at its log; a restart of the agent is always safe"),
+        ),
+        (Some(process), Result::Ok([])) => check(
+            ID,
+            Ok,
+            format!("process {process}, without warnings"),
+            "It and its instances are as they should be.",
+            None,
+        ),
+        (Some(_), Result::Ok(warnings)) => check(
+            ID,
+            Degraded,
+            warnings.join("; "),
+            "Guests may not be reached, or not all is as it was asked for.",
+            Some("crn-agent status; docs/operations.md, \"Recover\""),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_warnings_are_the_doctors() {
+        let said = |warnings: &[&str]| Result::Ok(warnings.iter().map(|w| (*w).into()).collect());
+        for (process, warnings, status, found) in [
+            (None, Err("refused".into()), Ok, "does not run"),
+            (Some(7), said(&[]), Ok, "process 7, without warnings"),
+            (Some(7), said(&["a", "b"]), Degraded, "a; b"),
+            (
+                Some(7),
+                Err("too late".into()),
+                Degraded,
+                "process 7 does not say how it is: too late",
+            ),
+        ] {
+            let check = agent(process, &warnings);
+            assert_eq!((check.status, check.found.as_str()), (status, found));
+        }
+    }
+}
