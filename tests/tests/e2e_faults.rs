@@ -158,7 +158,7 @@ fn status_and_doctor_name_every_condition_and_no_other() {
             "chain input { type filter hook input priority 0; policy drop; tcp dport 22 accept; }",
         ),
     ] {
-        sh(&host, &format!("nft 'table {table} {{ {rules} }}'"));
+        sh(&host, &format!("nft 'table {table} {{ {rules}; }}'"));
         named(&agent, "other-firewall", table);
         let (status, found) = doctor(&agent, "other-firewalls");
         assert!(status == "degraded" && found.contains(table), "{found}");
@@ -167,7 +167,7 @@ fn status_and_doctor_name_every_condition_and_no_other() {
     }
     // N4d: no routed packet meets a bridge's table.
     let bridge = "chain f { type filter hook forward priority 0; policy drop; }";
-    sh(&host, &format!("nft 'table bridge br {{ {bridge} }}'"));
+    sh(&host, &format!("nft 'table bridge br {{ {bridge}; }}'"));
     thread::sleep(Duration::from_secs(3));
     nothing_named(&agent);
 
@@ -189,7 +189,11 @@ fn status_and_doctor_name_every_condition_and_no_other() {
     nothing_named(&agent);
 
     // N10, N11: the uplink is gone, and another thing is broken: that is repaired all the same.
-    sh(&host, "ip link set eth0 down; ip link set eth0 name gone0");
+    sh(
+        &host,
+        "echo 1 > /proc/sys/net/ipv6/conf/eth0/keep_addr_on_down; \
+         ip link set eth0 down; ip link set eth0 name gone0",
+    );
     let address = format!("{}/128", agent.show("a").unwrap()["ipv6"].as_str().unwrap());
     sh(&host, &format!("ip -6 route del {address} || true"));
     sh(&host, "ip link set vmtap0 down");
