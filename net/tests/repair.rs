@@ -296,10 +296,10 @@ fn a_tap_that_is_gone_is_told_and_made_anew() {
 fn frames_of_a_download(world: &World, guest: &Guest) -> u64 {
     let sent = || {
         let listing = world.host.ip(&format!("-s link show {}", guest.spec.tap));
-        let after = listing
+        let mut after = listing
             .lines()
             .skip_while(|line| !line.trim().starts_with("TX:"));
-        let numbers = after.skip(1).next().unwrap().split_whitespace();
+        let numbers = after.nth(1).unwrap().split_whitespace();
         let numbers: Vec<u64> = numbers.take(2).map(|n| n.parse().unwrap()).collect();
         (numbers[0], numbers[1])
     };
