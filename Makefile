@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # One set of features for lint and tests: nothing is compiled twice. The fault points of the agent
 # sleep until a test names one.
-FEATURES := --features crn-agent/fault-points
+FEATURES := --features tests/fault-points
 # Each fuzz target runs so long.
 SECONDS ?= 60
 

@@ -9,8 +9,6 @@
     reason = "helpers of tests fail the test"
 )]
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     fs::{self, File, Permissions},
@@ -34,7 +32,7 @@ use crn_agent::testing::qemu::{
     probe,
 };
 use nix::libc;
-use support::{network, proc, until};
+use testbed::{network, proc, until};
 
 const UID: u32 = 2_100_011;
 /// The longest file that the program may write, bytes.
@@ -135,8 +133,7 @@ async fn findings(confinement: Confinement) -> (Findings, PathBuf) {
     }
     let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
     findings.insert("score".into(), score.trim().into());
-    let number = support::host::kill;
-    number(pid, rustix::process::Signal::KILL);
+    proc::kill(pid, rustix::process::Signal::KILL);
     (findings, dir.path().to_owned())
 }
 

@@ -7,8 +7,6 @@
     reason = "helpers of tests fail the test"
 )]
 
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -38,8 +36,8 @@ use crn_agent::testing::{
 use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay, create_volume};
 use qmp::{Error, Event, Events, Qmp, ResetReason, RunState, ShutdownReason};
 use serde_json::{Value, json};
-use support::{
-    guest::{self, Console},
+use testbed::{
+    boot_sector::{self, Console},
     network, proc, until,
 };
 use tokio::time::timeout;
@@ -62,7 +60,7 @@ impl Files {
         let path = |name: &str| dir.path().join(name);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let base = path("base.raw");
-        guest::write_disk(&base);
+        boot_sector::write_disk(&base);
         let base_ref = BaseRef {
             path: base.clone(),
             format: Format::Raw,

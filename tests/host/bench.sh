@@ -23,6 +23,9 @@ rivals=$(sev-attest/peers/rivals.sh)
 eval "$rivals"
 export SNPGUEST SEV_SNP_MEASURE
 
+cargo build --quiet --release --package crn-agent
+export CRN_TEST_AGENT=$PWD/target/release/crn-agent
+
 example() { cargo run --quiet --release --package "$1" --example "$2"; }
 rows() {
     local model memory
@@ -42,7 +45,7 @@ rows() {
     section "Network" example net bench_net
     section "Launch digests" example sev-attest bench_measure
     section "Verification of reports" example sev-attest bench_verify
-    section "The agent" cargo bench --quiet --package crn-agent --bench agent
+    section "The agent" cargo bench --quiet --package tests --bench agent
 } >"$new"
 cp "$new" "$out"
 cat "$out"

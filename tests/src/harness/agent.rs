@@ -341,14 +341,21 @@ pub(super) fn program() -> Result<&'static str> {
     static PROGRAM: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     let built = PROGRAM.get_or_init(|| match env::var("CRN_TEST_AGENT") {
         Ok(path) => Ok(path),
-        Err(_) => build("crn-agent", &[]).map_err(|e| e.to_string()),
+        Err(_) => {
+            let features: &[&str] = if cfg!(feature = "fault-points") {
+                &["fault-points"]
+            } else {
+                &[]
+            };
+            build("crn-agent", features, &[]).map_err(|e| e.to_string())
+        }
     });
     built.as_deref().map_err(|e| e.clone().into())
 }
 
 /// Builds a program of the workspace into the directory that the running one came from, and
-/// returns its path; with arguments for the compiler.
-pub(super) fn build(name: &str, rustc: &[&str]) -> Result<String> {
+/// returns its path; with features, and arguments for the compiler.
+pub(super) fn build(name: &str, features: &[&str], rustc: &[&str]) -> Result<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut command = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.current_dir(root).args([
@@ -358,7 +365,7 @@ pub(super) fn build(name: &str, rustc: &[&str]) -> Result<String> {
         "--package",
         name,
     ]);
-    command.args(["--bin", name]);
+    command.args(["--bin", name, "--features", &features.join(",")]);
     if !rustc.is_empty() {
         command.arg("--").args(rustc);
     }

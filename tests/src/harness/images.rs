@@ -26,6 +26,7 @@ pub fn tiny(say: impl FnMut(&str)) -> Result<PathBuf> {
     // The guest's kernel finds no libc.
     let init = agent::build(
         "tiny-guest",
+        &[],
         &["-C", "target-feature=+crt-static", "-C", "strip=symbols"],
     )?;
     script("build-tiny.sh", &[&init], say)

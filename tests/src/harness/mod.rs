@@ -15,10 +15,13 @@
 //! # Ok(()) }
 //! ```
 //!
+//! [`bare`] is the smaller half: a host without an internet, in the network of its test.
+//!
 //! Everything that is made here goes away with its owner: processes and links live in namespaces
 //! that end with their first process, which is killed when its parent ends, however it ends.
 
 mod agent;
+pub mod bare;
 mod frames;
 mod guest;
 mod host;

@@ -7,7 +7,10 @@ use nix::sched::{CloneFlags, unshare};
 
 /// Runs a test on a thread of its own in a network namespace of its own. What the
 /// test starts is in that namespace too.
-pub(crate) fn alone<F>(test: F)
+///
+/// # Panics
+/// Without root, and with the test.
+pub fn alone<F>(test: F)
 where
     F: AsyncFnOnce() + Send + 'static,
 {
@@ -30,7 +33,10 @@ where
 }
 
 /// A tap with everything that the host does for a guest.
-pub(crate) async fn tap() -> OwnedFd {
+///
+/// # Panics
+/// Without root.
+pub async fn tap() -> OwnedFd {
     let spec = HostSpec::new("crn_test", "2001:db8::/64".parse().unwrap());
     let net = HostNet::open(spec).await.unwrap();
     net.start(&[]).await.unwrap();

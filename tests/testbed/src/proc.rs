@@ -1,4 +1,4 @@
-//! What the kernel says of a process.
+//! What the kernel says of a process. Everything panics when the process is gone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,12 +6,15 @@ use std::{
     path::PathBuf,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 fn of(pid: i32, file: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{file}"))
 }
 
 /// `/proc/PID/status`, by name.
-pub(crate) fn status(pid: i32) -> BTreeMap<String, String> {
+#[must_use]
+pub fn status(pid: i32) -> BTreeMap<String, String> {
     let text = fs::read_to_string(of(pid, "status")).unwrap();
     let pairs = text.lines().filter_map(|l| l.split_once(':'));
     pairs
@@ -25,17 +28,20 @@ pub(crate) fn status(pid: i32) -> BTreeMap<String, String> {
 }
 
 /// A namespace of a process: `net`, `ipc`.
-pub(crate) fn namespace(pid: i32, kind: &str) -> PathBuf {
+#[must_use]
+pub fn namespace(pid: i32, kind: &str) -> PathBuf {
     fs::read_link(of(pid, &format!("ns/{kind}"))).unwrap()
 }
 
 /// The namespace of this thread.
-pub(crate) fn own_namespace(kind: &str) -> PathBuf {
+#[must_use]
+pub fn own_namespace(kind: &str) -> PathBuf {
     fs::read_link(format!("/proc/thread-self/ns/{kind}")).unwrap()
 }
 
 /// Open descriptors and what they are.
-pub(crate) fn descriptors(pid: i32) -> BTreeMap<i32, String> {
+#[must_use]
+pub fn descriptors(pid: i32) -> BTreeMap<i32, String> {
     let entries = fs::read_dir(of(pid, "fd")).unwrap().flatten();
     entries
         .filter_map(|e| {
@@ -47,12 +53,14 @@ pub(crate) fn descriptors(pid: i32) -> BTreeMap<i32, String> {
 }
 
 /// The arguments of a process.
-pub(crate) fn arguments(pid: i32) -> Vec<String> {
+#[must_use]
+pub fn arguments(pid: i32) -> Vec<String> {
     words(&fs::read(of(pid, "cmdline")).unwrap())
 }
 
 /// The environment of a process.
-pub(crate) fn environment(pid: i32) -> Vec<String> {
+#[must_use]
+pub fn environment(pid: i32) -> Vec<String> {
     words(&fs::read(of(pid, "environ")).unwrap())
 }
 
@@ -62,7 +70,8 @@ fn words(bytes: &[u8]) -> Vec<String> {
 }
 
 /// Soft and hard limit, as `/proc/PID/limits` has them.
-pub(crate) fn limit(pid: i32, name: &str) -> (String, String) {
+#[must_use]
+pub fn limit(pid: i32, name: &str) -> (String, String) {
     let text = fs::read_to_string(of(pid, "limits")).unwrap();
     let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap();
     let mut words = line.split_whitespace().map(str::to_owned);
@@ -70,7 +79,8 @@ pub(crate) fn limit(pid: i32, name: &str) -> (String, String) {
 }
 
 /// The session that a process belongs to.
-pub(crate) fn session(pid: i32) -> i32 {
+#[must_use]
+pub fn session(pid: i32) -> i32 {
     let stat = fs::read_to_string(of(pid, "stat")).unwrap();
     let fields = stat.rsplit_once(')').unwrap().1;
     fields.split_whitespace().nth(3).unwrap().parse().unwrap()
@@ -78,7 +88,8 @@ pub(crate) fn session(pid: i32) -> i32 {
 
 /// Inodes of the unix sockets of this thread's network that are bound below `dir`:
 /// those that listen, and the ends of connections that they accepted.
-pub(crate) fn sockets_below(dir: &str) -> BTreeSet<String> {
+#[must_use]
+pub fn sockets_below(dir: &str) -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/thread-self/net/unix").unwrap();
     let fields = text
         .lines()
@@ -87,4 +98,11 @@ pub(crate) fn sockets_below(dir: &str) -> BTreeSet<String> {
         .filter(|f| f.get(7).is_some_and(|path| path.starts_with(dir)))
         .filter_map(|f| f.get(6).map(|inode| format!("socket:[{inode}]")))
         .collect()
+}
+
+/// Sends a signal to a process that the test started; one that is gone is fine.
+pub fn kill(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
 }

@@ -1,6 +1,6 @@
-//! What the tests that start virtual machines have in common.
+//! What tests that start real QEMUs have in common. It knows the agent's libraries, not the
+//! agent: hosts with an agent on them are in `tests::harness`.
 
-#![allow(dead_code, reason = "each test uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,10 +8,9 @@
     reason = "helpers of tests fail the test"
 )]
 
-pub(crate) mod guest;
-pub(crate) mod host;
-pub(crate) mod network;
-pub(crate) mod proc;
+pub mod boot_sector;
+pub mod network;
+pub mod proc;
 
 use std::{
     thread::sleep,
@@ -19,7 +18,10 @@ use std::{
 };
 
 /// Waits until `check` gives something; fails after `limit`.
-pub(crate) fn until<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+///
+/// # Panics
+/// When it does not in time.
+pub fn until<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
         if let Some(found) = check() {

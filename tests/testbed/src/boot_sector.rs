@@ -1,4 +1,4 @@
-//! The guest of `tests/guest/boot.S`, and its serial console.
+//! A guest in a boot sector (`boot.S`), up in a second, and its serial console.
 
 use std::{
     io::{Read, Write},
@@ -8,12 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guest/boot.S");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/boot.S");
 /// A small disk, but one that a root disk is larger than.
 const DISK: u64 = 1 << 20;
 
 /// Writes a raw disk with the guest in its boot sector.
-pub(crate) fn write_disk(path: &Path) {
+///
+/// # Panics
+/// Without binutils.
+pub fn write_disk(path: &Path) {
     let object = path.with_extension("o");
     let run = |command: &mut Command| {
         let output = command.output().expect("binutils are installed");
@@ -43,13 +46,19 @@ pub(crate) fn write_disk(path: &Path) {
 }
 
 /// One client of the guest's serial console.
-pub(crate) struct Console {
+#[derive(Debug)]
+pub struct Console {
     stream: UnixStream,
     seen: String,
 }
 
 impl Console {
-    pub(crate) fn connect(socket: &Path) -> Self {
+    /// Connects to the console's socket.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    #[must_use]
+    pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).expect("the console listens");
         stream
             .set_read_timeout(Some(Duration::from_millis(50)))
@@ -61,13 +70,16 @@ impl Console {
     }
 
     /// Presses a key.
-    pub(crate) fn key(&mut self, key: char) {
+    ///
+    /// # Panics
+    /// When the console is gone.
+    pub fn key(&mut self, key: char) {
         write!(self.stream, "{key}").expect("the console takes keys");
     }
 
     /// What follows `word` on its line, once that has come. What came before is
     /// forgotten.
-    pub(crate) fn after(&mut self, word: &str, limit: Duration) -> Option<String> {
+    pub fn after(&mut self, word: &str, limit: Duration) -> Option<String> {
         let end = Instant::now() + limit;
         loop {
             if let Some((_, rest)) = self.seen.split_once(word)
@@ -89,7 +101,10 @@ impl Console {
     }
 
     /// How long the guest is up, in clock ticks.
-    pub(crate) fn uptime(&mut self) -> u32 {
+    ///
+    /// # Panics
+    /// When it does not answer within half a minute.
+    pub fn uptime(&mut self) -> u32 {
         // A key that comes while the firmware starts is lost.
         for _ in 0..60 {
             self.key('u');

@@ -9,18 +9,17 @@
     reason = "helpers of tests fail the test"
 )]
 
-mod support;
-
 use std::{collections::BTreeSet, time::Duration};
 
 use crn_agent::testing::{client::ClientError, fault, qemu::plan::socket};
 use crn_api_types::{Code, ErrorCode, InstanceView, Phase, VolumeState, WarningKind};
 use rustix::process::Signal;
 use serde_json::json;
-use support::{
-    host::{Agent, Host, Identity, PATIENCE, kill},
-    network, proc,
+use testbed::{
+    network,
+    proc::{self, kill},
 };
+use tests::harness::bare::{Agent, Host, Identity, PATIENCE};
 
 /// Points that a create passes.
 const CREATE: &[&str] = &[
@@ -536,7 +535,7 @@ fn a_qemu_that_does_not_answer_leaves_the_operator_in_charge() {
             let files = proc::descriptors(view.pid.unwrap());
             files.values().any(|file| file.contains("/volumes/"))
         };
-        support::until(PATIENCE, "the volume", || opened().then_some(()));
+        testbed::until(PATIENCE, "the volume", || opened().then_some(()));
     });
 }
 
@@ -566,7 +565,7 @@ fn a_guest_that_a_full_disk_pauses_goes_on_when_there_is_room() {
         let written = console.after("written", PATIENCE);
         written.expect("the guest goes on");
         let told = |kind: &str| host.events().iter().filter(|e| e["kind"] == kind).count();
-        support::until(PATIENCE, "the word", || {
+        testbed::until(PATIENCE, "the word", || {
             (told("resumed") == 1).then_some(())
         });
         assert_eq!(told("disk-error"), 1);
@@ -592,7 +591,7 @@ fn a_guest_that_went_off_while_nobody_listened_is_off() {
         let mut console = host.console(&view);
         console.uptime();
         console.key('p');
-        support::until(PATIENCE, "the guest's end", || {
+        testbed::until(PATIENCE, "the guest's end", || {
             console.key('u');
             let up = console.after("up=", Duration::from_millis(300));
             up.is_none().then_some(())

@@ -7,14 +7,13 @@
     reason = "helpers of tests fail the test"
 )]
 
-mod support;
-
 use std::{os::fd::OwnedFd, time::Duration};
 
 use crn_api_types::VolumeState;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use serde_json::json;
-use support::{host::Host, network, proc};
+use testbed::{network, proc};
+use tests::harness::bare::Host;
 use tokio::time::sleep;
 
 /// What a QEMU that its guest took over would give to an accomplice.

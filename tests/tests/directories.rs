@@ -8,8 +8,6 @@
     reason = "helpers of tests fail the test"
 )]
 
-mod support;
-
 use std::{
     fs::{self, Permissions},
     io,
@@ -20,7 +18,8 @@ use std::{
 };
 
 use serde_json::json;
-use support::{host::Host, network, proc};
+use testbed::{network, proc};
+use tests::harness::bare::Host;
 
 const SECRET: &str = "HUNTER2-TOPSECRET";
 

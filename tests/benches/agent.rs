@@ -1,8 +1,8 @@
 //! What the agent itself costs: time from the API call to a running QEMU beyond
 //! QEMU's own start, memory, and the time to adopt running virtual machines.
 //!
-//! `cargo bench -p crn-agent --bench agent`, as root: it works in a network
-//! namespace of its own. It prints a fragment of Markdown. Guests are the tests'
+//! `CRN_TEST_AGENT=target/release/crn-agent cargo bench -p tests --bench agent`, as
+//! root: it works in a network namespace of its own. It prints a fragment of Markdown. Guests are the tests'
 //! boot sector, which rests between clock ticks, with 64 MiB each, under TCG.
 //!
 //! QEMU's own start is that of the same command line with the same descriptors,
@@ -15,9 +15,6 @@
     clippy::panic,
     reason = "a benchmark prints, and may stop"
 )]
-
-#[path = "../tests/support/mod.rs"]
-mod support;
 
 use std::{
     fs::{self, OpenOptions},
@@ -39,11 +36,8 @@ use disk::{BaseRef, ByteSize, Format, OverlaySpec, create_overlay};
 use hyper::Method;
 use qmp::Qmp;
 use serde_json::json;
-use support::{
-    guest,
-    host::{Agent, Host, PATIENCE},
-    network, proc,
-};
+use testbed::{boot_sector, network, proc};
+use tests::harness::bare::{Agent, Host, PATIENCE};
 use tokio::time::sleep;
 
 const RUNS: usize = 15;
@@ -147,7 +141,7 @@ impl Alone {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let base = path("base.raw");
-        guest::write_disk(&base);
+        boot_sector::write_disk(&base);
         let base_ref = BaseRef {
             path: base.clone(),
             format: Format::Raw,

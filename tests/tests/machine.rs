@@ -7,18 +7,14 @@
     reason = "helpers of tests fail the test"
 )]
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use crn_agent::testing::qemu::plan::socket;
 use crn_api_types::InstanceView;
 use qmp::Qmp;
 use serde_json::{Value, json};
-use support::{
-    host::{Agent, Host, PATIENCE},
-    network,
-};
+use testbed::network;
+use tests::harness::bare::{Agent, Host, PATIENCE};
 use tokio::time::sleep;
 
 /// One that all QEMUs of these years have, and none calls `q35`.
