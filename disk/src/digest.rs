@@ -13,7 +13,7 @@ pub struct Sha256(pub [u8; 32]);
 
 /// A digest of one of the kinds that image publishers use.
 ///
-/// Displays and parses as `sha256:…` or `sha512:…`.
+/// Displays as `sha256:…` or `sha512:…`; parses that, or the digits alone, whose number tells the kind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Digest {
     /// SHA-256 (FIPS 180-4).
@@ -142,7 +142,7 @@ impl FromStr for Digest {
         } else if let Some(hex) = text.strip_prefix("sha512:") {
             decode(hex).map(Digest::Sha512)
         } else {
-            None
+            return Self::from_hex(text);
         }
         .ok_or_else(|| DigestError::new(text))
     }
@@ -281,10 +281,12 @@ mod tests {
             ABC.to_uppercase().parse::<Sha256>().unwrap(),
             Sha256::of(b"abc")
         );
+        // As publishers list them.
+        assert_eq!(ABC.parse::<Digest>(), Ok(Digest::from(Sha256::of(b"abc"))));
         for bad in [
             "",
             "sha256:",
-            ABC,
+            &ABC[1..],
             &format!("sha256:{}", &ABC[1..]),
             &format!("sha256:{ABC}0"),
             &format!("sha512:{ABC}"),

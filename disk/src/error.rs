@@ -264,6 +264,8 @@ pub enum Flaw {
     WrongFormat { expected: Format, found: Format },
     #[error("it is not a raw disk but {what}")]
     Pretends { what: &'static str },
+    #[error("it is a {how} file that cannot be unpacked: {why}")]
+    Packed { how: &'static str, why: String },
     #[error("its length {len} is no multiple of 512")]
     UnalignedLength { len: u64 },
     #[error("it is truncated: {len} bytes are no QCOW2 header")]

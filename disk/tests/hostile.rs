@@ -669,13 +669,16 @@ fn files_that_pretend_to_be_raw() {
         image[at..at + magic.len()].copy_from_slice(magic);
         std::fs::write(&path, image).unwrap();
         bench.refused(name, &path, Some(Format::Raw), |f| {
-            matches!(f, Flaw::Pretends { .. })
+            matches!(f, Flaw::Pretends { .. } | Flaw::Packed { .. })
         });
         // What is not announced is not taken for raw either.
         bench.refused(name, &path, None, |f| {
             matches!(
                 f,
-                Flaw::Pretends { .. } | Flaw::Version { .. } | Flaw::ShortHeader { .. }
+                Flaw::Pretends { .. }
+                    | Flaw::Packed { .. }
+                    | Flaw::Version { .. }
+                    | Flaw::ShortHeader { .. }
             )
         });
     }

@@ -315,7 +315,8 @@ fn a_disk_with_anything_on_it_is_not_formatted() {
     }
 }
 
-/// ext4 grows too, with a right that a test machine need not have: the end-to-end test shows it.
+/// Shown with XFS alone: an ext4 that is mounted grows with `CAP_SYS_RESOURCE` only, which a test
+/// machine need not have. That `resize2fs` does it in a guest, called by hand, is in `e2e_live`.
 #[test]
 fn a_volume_that_grew_is_filled() {
     let mut guest = Guest::new("");

@@ -20,6 +20,8 @@ run_packages=(
     openssh-client procps util-linux
 )
 test_packages=(
+    # compressed images, as publishers make them
+    gzip bzip2 xz-utils zstd
     # the neighbour that asks whether a guest is there
     iputils-ping
     # readers of the seed that share no code with ours, and the benchmark's rival

@@ -65,10 +65,7 @@ fn check(text: &str) -> Result<String, &'static str> {
     let algorithm = fields.next().unwrap_or_default();
     let encoded = fields.next().unwrap_or_default();
     let comment = fields.next().unwrap_or_default().trim();
-    let kind = Kind::of(algorithm).ok_or(
-        "it does not begin with ssh-ed25519, ssh-rsa, ecdsa-sha2-nistp256/384/521 or one of the \
-         sk- variants",
-    )?;
+    let kind = Kind::of(algorithm).ok_or_else(|| no_kind(algorithm, line))?;
     let blob = STANDARD
         .decode(encoded)
         .map_err(|_| "its second field is not base64")?;
@@ -80,6 +77,23 @@ fn check(text: &str) -> Result<String, &'static str> {
         out.extend(comment.chars().map(|c| if c == '\t' { ' ' } else { c }));
     }
     Ok(out)
+}
+
+/// Why a line does not begin with an algorithm, and what to do.
+fn no_kind(algorithm: &str, line: &str) -> &'static str {
+    let has_key = line
+        .split([' ', '\t'])
+        .any(|word| Kind::of(word).is_some() || word == "ssh-dss");
+    if algorithm.ends_with("-cert-v01@openssh.com") {
+        "it is a certificate, which belongs to who logs in: give the key (the file without -cert), \
+         or trust its authority by cloud-init user data"
+    } else if algorithm != "ssh-dss" && has_key {
+        "it begins with options or cert-authority: give the key alone, and such a line in \
+         cloud-init user data, as ssh_authorized_keys of a user in `users`"
+    } else {
+        "it does not begin with ssh-ed25519, ssh-rsa, ecdsa-sha2-nistp256/384/521 or one of the \
+         sk- variants, which are what sshd takes"
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -240,8 +254,13 @@ mod tests {
             (format!("{good} a\0b"), "control"),
             (format!("{good} a\u{2028}b"), "line break"),
             (format!("{good} a\u{85}b"), "control"),
-            (format!("command=\"reboot\" {good}"), "does not begin"),
-            (format!("no-pty {good}"), "does not begin"),
+            (format!("command=\"reboot\" {good}"), "`users`"),
+            (format!("no-pty {good}"), "`users`"),
+            (format!("cert-authority {good}"), "`users`"),
+            (
+                "ssh-ed25519-cert-v01@openssh.com AAAA".to_owned(),
+                "certificate",
+            ),
             ("ssh-dss AAAAB3NzaC1kc3M=".to_owned(), "does not begin"),
             ("ssh-ed25519".to_owned(), "cut off"),
             ("ssh-ed25519 !!!!".to_owned(), "base64"),

@@ -1,19 +1,19 @@
 //! The rules of HTTP that downloads rest on: which URLs, redirects, ranges, what an answer means.
-//!
-//! The client is reqwest: connection pools, proxies from the environment and TLS come with it,
-//! and hyper beneath it is what the agent's API runs on anyway. TLS is rustls with ring, the
-//! smallest provider to build, and no OpenSSL. HTTP/2 is left out, so that each range has a
-//! connection of its own; redirects are followed here, so that each hop is checked.
+//! Redirects are followed here, so that each hop is checked.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use reqwest::{
-    Client, Response, StatusCode, Url,
+    Response, StatusCode, Url,
     header::{self, HeaderMap},
 };
-use tokio::sync::OnceCell;
 
-use super::{tuning::Tuning, validator::Validator};
+use super::{
+    clients::Clients,
+    reach::{self, Reach, is_loopback},
+    tuning::Tuning,
+    validator::Validator,
+};
 use crate::error::Error;
 
 /// Most redirects that are followed for one request.
@@ -63,13 +63,15 @@ fn check_url(url: &Url, trust: Trust) -> Result<(), Error> {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let host = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+/// Whether a server at `from` may send us on to `to`, as far as the URLs tell.
+fn check_hop(from: &Url, to: &Url) -> Result<(), Error> {
+    if from.scheme() == "https" && to.scheme() != "https" {
+        return Err(Error::Url {
+            url: shown(to),
+            reason: "a redirect from https must be to https",
+        });
+    }
+    Ok(())
 }
 
 /// A URL for messages: without credentials and query (which may be a signature).
@@ -121,70 +123,6 @@ impl From<Error> for Failure {
     }
 }
 
-/// HTTP clients of a store, made when first used.
-#[derive(Default)]
-pub(super) struct Clients {
-    plain: OnceCell<Client>,
-    tls: OnceCell<Client>,
-    local: OnceCell<Client>,
-    local_tls: OnceCell<Client>,
-}
-
-impl Clients {
-    async fn get(&self, url: &Url, tuning: &Tuning) -> Result<&Client, Error> {
-        let (tls, local) = (url.scheme() == "https", is_loopback(url));
-        let slot = match (tls, local) {
-            (false, false) => &self.plain,
-            (true, false) => &self.tls,
-            (false, true) => &self.local,
-            (true, true) => &self.local_tls,
-        };
-        let connect_timeout = tuning.connect_timeout;
-        slot.get_or_try_init(async || {
-            let client = tokio::task::spawn_blocking(move || build(tls, local, connect_timeout));
-            let reason = match client.await {
-                Ok(Ok(client)) => return Ok(client),
-                Ok(Err(e)) => e.to_string(),
-                Err(e) => e.to_string(),
-            };
-            let reason = format!("cannot prepare a connection: {reason}");
-            Err(Error::Transfer {
-                url: shown(url),
-                reason,
-            })
-        })
-        .await
-    }
-}
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The machine's own certificates (or those of `SSL_CERT_FILE`) decide whom to trust; only https
-/// needs them. They are read from files, so this blocks.
-fn build(tls: bool, local: bool, connect_timeout: Duration) -> Result<Client, BoxError> {
-    let mut roots = rustls::RootCertStore::empty();
-    if tls {
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err("no CA certificates found: install the package ca-certificates".into());
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = Client::builder()
-        .tls_backend_preconfigured(config)
-        .user_agent(concat!("crn-agent/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(connect_timeout)
-        .pool_idle_timeout(Duration::from_secs(30));
-    // A proxy (of the usual environment variables) is for the outside.
-    Ok(if local { client.no_proxy() } else { client }.build()?)
-}
-
 /// Everything that one request needs.
 pub(super) struct Fetch<'a> {
     pub(super) clients: &'a Clients,
@@ -201,8 +139,10 @@ impl Fetch<'_> {
         same_as: Option<&Validator>,
     ) -> Result<Answer, Failure> {
         let mut at = url.clone();
+        let first = reach::of_host(url).await;
+        let mut reach = first;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(&at, range, same_as).await?;
+            let response = self.send(&at, reach, range, same_as).await?;
             let status = response.status();
             if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
                 return judge(&at, response, range, self.tuning);
@@ -221,6 +161,15 @@ impl Fetch<'_> {
                 .into());
             };
             check_url(&next, self.trust)?;
+            check_hop(&at, &next)?;
+            reach = reach::of_host(&next).await;
+            if (first, reach) == (Reach::Outside, Reach::Inside) {
+                return Err(Error::Url {
+                    url: shown(&next),
+                    reason: "a server outside must not redirect to this host or a private network",
+                }
+                .into());
+            }
             at = next;
         }
         Err(Error::Protocol {
@@ -233,13 +182,16 @@ impl Fetch<'_> {
     async fn send(
         &self,
         url: &Url,
+        reach: Reach,
         range: Option<(u64, u64)>,
         same_as: Option<&Validator>,
     ) -> Result<Response, Failure> {
-        let mut request = self
-            .clients
-            .get(url, self.tuning)
-            .await?
+        let client = self.clients.get(url, reach, self.tuning).await;
+        let client = client.map_err(|reason| Error::Transfer {
+            url: shown(url),
+            reason,
+        })?;
+        let mut request = client
             .get(url.clone())
             .header(header::ACCEPT_ENCODING, "identity");
         if let Some((start, end)) = range {
@@ -451,6 +403,16 @@ mod tests {
         assert_eq!(shown(&url), "https://h/p");
         let error = check_url(&url, Trust::ByDigest).unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn hops() {
+        let ok = |from: &str, to: &str| {
+            check_hop(&Url::parse(from).unwrap(), &Url::parse(to).unwrap()).is_ok()
+        };
+        assert!(ok("https://a/", "https://b/") && ok("http://a/", "https://b/"));
+        assert!(ok("http://a/", "http://b/") && !ok("https://a/", "http://a/"));
+        assert!(!ok("https://a/", "http://localhost/"));
     }
 
     #[test]

@@ -8,14 +8,15 @@ use std::{
 };
 
 use super::{
-    flight, http,
+    clients::Clients,
+    flight,
     image::{Progress, StoredImage},
     options::StoreOptions,
 };
 use crate::{
     digest::{Digest, Digests, Hasher, Sha256, hash_range},
     error::Error,
-    files,
+    files::{self, NewFile},
     format::Format,
     inspect::inspect_named,
 };
@@ -30,7 +31,7 @@ pub(super) struct Inner {
     pub(super) root: PathBuf,
     pub(super) options: StoreOptions,
     pub(super) flights: flight::Flights,
-    pub(super) clients: http::Clients,
+    pub(super) clients: Clients,
     /// Held as long as the store is open.
     _lock: File,
 }
@@ -61,6 +62,7 @@ impl ImageStore {
             root,
             &root.join("sha256"),
             &root.join("sha512"),
+            &root.join("unpacked"),
             &root.join("tmp"),
         ] {
             std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
@@ -82,7 +84,7 @@ impl ImageStore {
             root,
             options,
             flights: flight::Flights::default(),
-            clients: http::Clients::default(),
+            clients: Clients::default(),
             _lock: lock,
         };
         Ok(ImageStore {
@@ -119,23 +121,35 @@ impl ImageStore {
         self.inner.root.join("sha512").join(hex::encode(digest))
     }
 
-    /// The only way into `sha256/`: checks the digest, inspects, and makes the file read-only.
-    /// The caller then gives it its name.
+    fn unpacked_link(&self, packed: &Digest) -> PathBuf {
+        self.inner.root.join("unpacked").join(packed.hex())
+    }
+
+    /// Fails unless the content is the one that was asked for.
+    pub(super) fn compare(
+        digests: &Digests,
+        expected: Option<&Digest>,
+        name: &Path,
+    ) -> Result<(), Error> {
+        match expected.and_then(|e| Some((e, digests.mismatch(e)?))) {
+            Some((expected, found)) => Err(Error::DigestMismatch {
+                what: name.display().to_string(),
+                expected: Box::new(*expected),
+                found: Box::new(found),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The only way into `sha256/`: inspects, and makes the file read-only. The caller has compared
+    /// digests, and then gives it its name.
     pub(super) fn approve(
         &self,
         file: &File,
         digests: &Digests,
-        expected: Option<&Digest>,
         format: Option<Format>,
         name: &Path,
     ) -> Result<StoredImage, Error> {
-        if let Some((expected, found)) = expected.and_then(|e| Some((e, digests.mismatch(e)?))) {
-            return Err(Error::DigestMismatch {
-                what: name.display().to_string(),
-                expected: Box::new(*expected),
-                found: Box::new(found),
-            });
-        }
         let info = inspect_named(file, format, name)?;
         let digest = digests.sha256;
         let path = self.path_of(&digest);
@@ -143,6 +157,14 @@ impl ImageStore {
         file.set_permissions(std::fs::Permissions::from_mode(0o400))
             .map_err(Error::io("protect", &path))?;
         Ok(StoredImage { digest, path, info })
+    }
+
+    /// Gives an approved file its name, unless the same content has it: a name is no proof of one.
+    pub(super) fn place(&self, file: NewFile, image: &StoredImage) -> Result<(), Error> {
+        if self.is_sound(&image.digest)? {
+            return Ok(());
+        }
+        file.publish_over(&image.path)
     }
 
     /// Makes an image findable by its SHA-512, where that was computed.
@@ -154,37 +176,36 @@ impl ImageStore {
     }
 
     fn link_sha512(&self, sha512: &[u8; 64], digest: &Sha256) -> Result<(), Error> {
-        let link = self.sha512_link(sha512);
-        let target = format!("../sha256/{}.img", digest.hex());
-        match std::os::unix::fs::symlink(target, &link) {
-            Ok(()) => files::sync_dir(files::parent(&link)),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) => Err(Error::io("link", &link)(e)),
-        }
+        link(&self.sha512_link(sha512), digest)
+    }
+
+    /// Makes an image findable by the digest of the compressed file that it was in.
+    pub(super) fn link_unpacked(&self, packed: &Digest, digest: &Sha256) -> Result<(), Error> {
+        link(&self.unpacked_link(packed), digest)
     }
 
     /// The SHA-256 that an image has in the store, if it is there.
     pub(super) fn resolve(&self, digest: &Digest) -> Result<Option<Sha256>, Error> {
-        let sha256 = match digest {
-            Digest::Sha256(d) => Sha256(*d),
-            Digest::Sha512(d) => {
-                let link = self.sha512_link(d);
-                let target = match std::fs::read_link(&link) {
-                    Ok(target) => target,
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                    Err(e) => return Err(Error::io("read", &link)(e)),
-                };
-                match target.to_str().and_then(image_digest) {
-                    Some(digest) => digest,
-                    None => return Ok(None),
-                }
-            }
+        let named = match digest {
+            Digest::Sha256(d) => Some(Sha256(*d)),
+            Digest::Sha512(d) => linked(&self.sha512_link(d))?,
         };
-        let path = self.path_of(&sha256);
+        if let Some(found) = named
+            && self.has(&found)?
+        {
+            return Ok(Some(found));
+        }
+        match linked(&self.unpacked_link(digest))? {
+            Some(found) if self.has(&found)? => Ok(Some(found)),
+            _ => Ok(None),
+        }
+    }
+
+    fn has(&self, digest: &Sha256) -> Result<bool, Error> {
+        let path = self.path_of(digest);
         match path.symlink_metadata() {
-            Ok(meta) if meta.is_file() => Ok(Some(sha256)),
-            Ok(_) => Ok(None),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Ok(meta) => Ok(meta.is_file()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("examine", &path)(e)),
         }
     }
@@ -208,12 +229,12 @@ impl ImageStore {
     /// # Errors
     /// [`Error::NotFound`]; those of the file system.
     pub fn open_image(&self, digest: &Sha256) -> Result<File, Error> {
-        match self.resolve(&(*digest).into())? {
-            Some(digest) => files::open_read(&self.path_of(&digest)),
-            None => Err(Error::NotFound {
+        if !self.has(digest)? {
+            return Err(Error::NotFound {
                 digest: (*digest).into(),
-            }),
+            });
         }
+        files::open_read(&self.path_of(digest))
     }
 
     /// The digests of all images, in order.
@@ -281,7 +302,7 @@ impl ImageStore {
     pub fn remove(&self, digest: &Sha256) -> Result<bool, Error> {
         let path = self.path_of(digest);
         let removed = files::remove(&path)?;
-        for link in list_dir(&self.inner.root.join("sha512"))? {
+        for link in self.links()? {
             let target = std::fs::read_link(&link).ok();
             if target.and_then(|t| image_digest(t.to_str()?)) == Some(*digest) {
                 files::remove(&link)?;
@@ -291,6 +312,32 @@ impl ImageStore {
             files::sync_dir(files::parent(&path))?;
         }
         Ok(removed)
+    }
+
+    /// All links to images, dangling ones too.
+    pub(super) fn links(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut links = list_dir(&self.inner.root.join("sha512"))?;
+        links.extend(list_dir(&self.inner.root.join("unpacked"))?);
+        Ok(links)
+    }
+}
+
+/// The link to an image, which may be there already.
+fn link(link: &Path, digest: &Sha256) -> Result<(), Error> {
+    let target = format!("../sha256/{}.img", digest.hex());
+    match std::os::unix::fs::symlink(target, link) {
+        Ok(()) => files::sync_dir(files::parent(link)),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::io("link", link)(e)),
+    }
+}
+
+/// The image that a link names.
+fn linked(link: &Path) -> Result<Option<Sha256>, Error> {
+    match std::fs::read_link(link) {
+        Ok(target) => Ok(target.to_str().and_then(image_digest)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", link)(e)),
     }
 }
 

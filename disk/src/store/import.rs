@@ -1,13 +1,16 @@
 //! Taking a local file into the store.
 
 use std::{
+    fs::File,
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
+    sync::atomic::AtomicBool,
 };
 
 use super::{
     image::{Progress, StoredImage},
     images::ImageStore,
+    unpack::{Packed, Packing},
 };
 use crate::{
     digest::{BLOCK, Digest, Hasher},
@@ -24,13 +27,13 @@ use crate::{
 pub struct Import {
     /// The format it was announced with, if any; another one is refused.
     pub format: Option<Format>,
-    /// The digest it must have, if known.
+    /// The digest that the file, compressed or not, must have, if known.
     pub expected: Option<Digest>,
 }
 
 impl ImageStore {
-    /// Takes a local file into the store: copies, hashes and inspects it. The file itself is
-    /// only read. `progress` is called after each block. A damaged image of the same content is
+    /// Takes a local file into the store: copies (a compressed one: unpacks), hashes and inspects it.
+    /// The file itself is only read. `progress` is called after each block. A damaged image of the same content is
     /// mended.
     ///
     /// # Errors
@@ -40,7 +43,7 @@ impl ImageStore {
         &self,
         path: &Path,
         import: &Import,
-        mut progress: impl FnMut(Progress),
+        progress: impl FnMut(Progress),
     ) -> Result<StoredImage, Error> {
         let source = files::open_read(path).map_err(Error::into_refusal)?;
         let len = source
@@ -53,11 +56,24 @@ impl ImageStore {
             return Err(Error::TooLarge { what, size, max });
         }
         lock::refuse_writer(&source, path)?;
-        // Look before copying: a refusal costs little.
-        inspect_named(&source, import.format, path)?;
-        space::require(&self.tmp(), len, self.inner.options.reserve)?;
-
         let _import = self.inner.flights.import();
+        match Packing::of(&source).map_err(Error::io("read", path))? {
+            Some(packing) => self.import_packed(&source, packing, path, import, progress),
+            None => self.import_plain(&source, len, path, import, progress),
+        }
+    }
+
+    fn import_plain(
+        &self,
+        source: &File,
+        len: u64,
+        path: &Path,
+        import: &Import,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<StoredImage, Error> {
+        // Look before copying: a refusal costs little.
+        inspect_named(source, import.format, path)?;
+        space::require(&self.tmp(), len, self.inner.options.reserve)?;
         // O_TMPFILE where it exists: a crash leaves nothing. Elsewhere sweep() removes it.
         let copy = NewFile::create(&self.tmp().join("import"))?;
         let mut hasher = Hasher::for_expected(import.expected.as_ref());
@@ -80,17 +96,38 @@ impl ImageStore {
         }
         copy.file().set_len(len).map_err(Error::io("copy", path))?;
         // Who began to write in between may have torn the copy.
-        lock::refuse_writer(&source, path)?;
+        lock::refuse_writer(source, path)?;
         let digests = hasher.finish();
-        let expected = import.expected.as_ref();
-        let image = self.approve(copy.file(), &digests, expected, import.format, path)?;
-        // What has the name may be damaged: a name is no proof of a content.
-        if self.is_sound(&image.digest)? {
-            self.index(&image, &digests)?;
-            return Ok(image);
-        }
-        copy.publish_over(&image.path)?;
+        Self::compare(&digests, import.expected.as_ref(), path)?;
+        let image = self.approve(copy.file(), &digests, import.format, path)?;
+        self.place(copy, &image)?;
         self.index(&image, &digests)?;
+        Ok(image)
+    }
+
+    fn import_packed(
+        &self,
+        source: &File,
+        packing: Packing,
+        path: &Path,
+        import: &Import,
+        progress: impl FnMut(Progress),
+    ) -> Result<StoredImage, Error> {
+        let packed = Packed {
+            file: source,
+            packing,
+            name: path,
+            limits: self.limits(),
+            stop: &AtomicBool::new(false),
+        };
+        let mut whole = Hasher::for_expected(import.expected.as_ref());
+        let unpacked = packed.unpack(&self.tmp(), Some(&mut whole), progress)?;
+        Self::compare(&whole.finish(), import.expected.as_ref(), path)?;
+        let image = self.approve(unpacked.file.file(), &unpacked.digests, import.format, path)?;
+        self.place(unpacked.file, &image)?;
+        if let Some(expected) = &import.expected {
+            self.link_unpacked(expected, &image.digest)?;
+        }
         Ok(image)
     }
 }

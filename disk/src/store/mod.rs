@@ -4,6 +4,7 @@
 //! <root>/lock               held by the one process that uses the store
 //! <root>/sha256/<hex>.img   images, mode 0400, named for their content
 //! <root>/sha512/<hex>       symbolic links to images that were asked for by SHA-512
+//! <root>/unpacked/<hex>     and to those that came in a compressed file with this digest
 //! <root>/tmp/<key>.part     an unfinished download, and
 //! <root>/tmp/<key>.json     how far it came
 //! ```
@@ -13,6 +14,7 @@
 //! the store's business: the agent's database maps them to digests.
 
 mod blocking;
+mod clients;
 mod flight;
 mod hashing;
 mod http;
@@ -24,10 +26,12 @@ mod options;
 mod partial;
 mod plan;
 mod pull;
+mod reach;
 mod retries;
 mod sweep;
 mod transfer;
 mod tuning;
+mod unpack;
 mod validator;
 
 pub use image::{Progress, StoredImage};

@@ -1,6 +1,11 @@
 //! Pulling an image: from a URL and a digest to a file of the store.
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use reqwest::Url;
 use tokio::sync::watch;
@@ -13,6 +18,7 @@ use super::{
     partial::Partial,
     retries::Retries,
     transfer::{Arrived, Job, Limits},
+    unpack::{Packed, Packing, Stop},
 };
 use crate::{
     digest::Digest,
@@ -54,7 +60,8 @@ pub enum Expected {
 impl ImageStore {
     /// Downloads an image into the store, or finds that it is there, with the right content.
     ///
-    /// Digests are checked while bytes arrive; what arrived is kept when the download fails,
+    /// A compressed image (gzip, xz, bzip2, zstd) is unpacked, after the digest, which is that of the
+    /// compressed file, was compared. Digests are checked while bytes arrive; what arrived is kept when the download fails,
     /// is interrupted or cancelled, and the next pull of the same digest continues. Pulls of one
     /// image at the same time are one download. `progress` is called as it proceeds.
     ///
@@ -212,10 +219,7 @@ impl ImageStore {
             expected: &expected,
             partial: &partial,
             file: &file,
-            limits: Limits {
-                max: self.inner.options.max_image_size,
-                reserve: self.inner.options.reserve,
-            },
+            limits: self.limits(),
             progress: &progress,
         };
         let name = shown(&url);
@@ -226,43 +230,84 @@ impl ImageStore {
             arrived = job.run().await?;
         }
         let (store, partial) = (self.clone(), partial.clone());
+        let stop = Stop::default();
+        let stopped = stop.flag();
         blocking(&partial.part.clone(), move || {
-            store.keep(
-                &partial,
-                &file,
-                &arrived,
-                &expected,
-                format,
-                Path::new(&name),
-            )
+            let found = Found {
+                partial: &partial,
+                file: &file,
+                arrived: &arrived,
+                expected: &expected,
+                name: Path::new(&name),
+            };
+            store.keep(&found, format, &stopped)
         })
         .await
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max: self.inner.options.max_image_size,
+            reserve: self.inner.options.reserve,
+        }
     }
 
     /// Takes what arrived into the store, or discards it.
     fn keep(
         &self,
-        partial: &Partial,
-        file: &File,
-        arrived: &Arrived,
-        expected: &Digest,
+        found: &Found<'_>,
         format: Option<Format>,
-        name: &Path,
+        stop: &AtomicBool,
     ) -> Result<StoredImage, Error> {
-        match self.approve(file, &arrived.digests, Some(expected), format, name) {
-            Ok(image) => {
-                partial.promote(file, &image.path)?;
-                self.index(&image, &arrived.digests)?;
-                Ok(image)
-            }
-            Err(error) => {
-                if let Error::DigestMismatch { .. } | Error::Refused { .. } = error {
-                    partial.discard()?;
-                }
-                Err(error)
-            }
+        let kept = self.take(found, format, stop);
+        if let Err(Error::DigestMismatch { .. } | Error::Refused { .. } | Error::TooLarge { .. }) =
+            kept
+        {
+            found.partial.discard()?;
         }
+        kept
     }
+
+    fn take(
+        &self,
+        found: &Found<'_>,
+        format: Option<Format>,
+        stop: &AtomicBool,
+    ) -> Result<StoredImage, Error> {
+        let Found { file, name, .. } = *found;
+        let digests = &found.arrived.digests;
+        Self::compare(digests, Some(found.expected), name)?;
+        let packing = Packing::of(file).map_err(Error::io("read", &found.partial.part))?;
+        let Some(packing) = packing else {
+            let image = self.approve(file, digests, format, name)?;
+            found.partial.promote(file, &image.path)?;
+            self.index(&image, digests)?;
+            return Ok(image);
+        };
+        let packed = Packed {
+            file,
+            packing,
+            name,
+            limits: self.limits(),
+            stop,
+        };
+        let unpacked = packed.unpack(&self.tmp(), None, |_| ())?;
+        let image = self.approve(unpacked.file.file(), &unpacked.digests, format, name)?;
+        self.place(unpacked.file, &image)?;
+        self.link_unpacked(found.expected, &image.digest)?;
+        found.partial.discard()?;
+        Ok(image)
+    }
+}
+
+/// A download that is complete.
+struct Found<'a> {
+    partial: &'a Partial,
+    file: &'a File,
+    arrived: &'a Arrived,
+    expected: &'a Digest,
+    /// For errors.
+    name: &'a Path,
 }
 
 /// The names under which a list may have what is at a URL: the last part of its path, decoded, and

@@ -39,7 +39,7 @@ impl ImageStore {
                 report.unknown.push(path);
             }
         }
-        for path in list_dir(&self.inner.root.join("sha512"))? {
+        for path in self.links()? {
             if !path.exists() && path.is_symlink() {
                 files::remove(&path)?;
                 report.removed.push(path);

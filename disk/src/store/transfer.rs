@@ -40,7 +40,7 @@ const MAX_RESTARTS: u32 = 3;
 /// Longest time that bytes wait in memory for more to be written with them.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of a content of unknown length between two looks at the free space.
-const SPACE_STEP: u64 = 64 << 20;
+pub(super) const SPACE_STEP: u64 = 64 << 20;
 
 /// What a download must keep to.
 #[derive(Debug, Clone, Copy)]
