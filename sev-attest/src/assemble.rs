@@ -71,6 +71,7 @@ pub fn has_fitting_leaf(report: &Report, bundle: &Bundle, at: UnixTime) -> bool 
 
 /// Whether the chosen chain has a leaf for `report` that no source could better: its extensions are
 /// those that the report needs, its issuer signed it, and it is valid `at` that time.
+#[cfg(any(feature = "cli", feature = "testing"))]
 pub(crate) fn leaf_fits(report: &Report, chain: &Chain, at: UnixTime) -> bool {
     let Some(wanted) = Wanted::of(report) else {
         return false;

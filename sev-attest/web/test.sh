@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the page and drives it in a real Chromium (Debian's chromium and chromium-driver): what it
-# says of reports is what the command says. SEV_ATTEST_SCREENSHOTS=DIR keeps pictures of it.
+# says of reports is what the command says. SEV_ATTEST_SCREENSHOTS=DIR keeps pictures of it. So with the
+# npm package, which has the page's WebAssembly, in Node.
 # Arguments choose packages and features for cargo, as those that are compiled anyway.
 set -eu
 
@@ -15,5 +16,6 @@ cargo=${CARGO:-cargo}
 [ $# -gt 0 ] || set -- -p sev-attest -p sev-attest-web
 $cargo build --quiet --locked "$@" --bin sev-attest
 target=$($cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-SEV_ATTEST_WEB_DIST=$here/dist SEV_ATTEST_BIN=$target/debug/sev-attest \
-    exec $cargo test --locked "$@" --test browser -- --ignored
+export SEV_ATTEST_BIN=$target/debug/sev-attest
+"$here/../npm/test.sh" --built
+SEV_ATTEST_WEB_DIST=$here/dist exec $cargo test --locked "$@" --test browser -- --ignored

@@ -31,6 +31,8 @@ test_packages=(
     python3-configobj python3-jinja2 python3-netifaces python3-oauthlib python3-serial
     # web pages
     chromium chromium-driver
+    # the npm package of the verifier
+    nodejs
 )
 bench_packages=(libssl-dev)
 
