@@ -149,6 +149,9 @@ pub struct InstanceSpec {
     pub user_data: Option<String>,
     /// Firmware.
     pub firmware: Firmware,
+    /// It has a watchdog.
+    #[serde(default)]
+    pub watchdog: bool,
 }
 
 /// A volume to be attached, checked.
@@ -302,6 +305,7 @@ pub fn check(
                 .as_ref()
                 .map(|text| disk::Sha256::of(text.as_bytes()).hex()),
             firmware: request.firmware,
+            watchdog: request.watchdog,
         },
         cloud_init: request.cloud_init,
         name,

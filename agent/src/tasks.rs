@@ -105,7 +105,7 @@ pub(crate) enum Command {
 pub struct Status {
     /// Where the instance is.
     pub phase: Phase,
-    /// The guest's SSH server has answered since this start.
+    /// The guest's SSH server answers.
     pub ready: bool,
     /// QEMU's pid.
     pub pid: Option<i32>,

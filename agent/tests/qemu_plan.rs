@@ -85,6 +85,7 @@ impl Files {
             root: path("root.qcow2"),
             base: (base, DiskFormat::Raw),
             seed: Some(path("seed.iso")),
+            watchdog: false,
             volumes: vec![VolumeDisk {
                 id: "00000000000000a1".into(),
                 path: path("first.qcow2"),
@@ -682,5 +683,33 @@ fn the_process_enters_its_cgroup() {
             .then_some(())
         });
         assert!(cgroups.remove_root().unwrap());
+    });
+}
+
+#[test]
+fn a_panic_is_told_and_a_watchdog_is_there_when_asked_for() {
+    network::alone(async || {
+        let mut files = Files::new();
+        files.launch.watchdog = true;
+        files.launch.machine = "pc-q35-8.2".into();
+        let mut machine = Machine::start(files).await;
+        let kind = machine.property("watchdog", "type").await;
+        assert_eq!(kind, "i6300esb");
+        let arguments = json!({"path": "/machine", "property": "type"});
+        let kind = machine.qmp.execute_raw("qom-get", arguments).await;
+        assert_eq!(kind.unwrap(), "pc-q35-8.2-machine");
+        let mut console = machine.console();
+        console.uptime();
+        console.key('c');
+        let told = machine
+            .event(|e| matches!(e, Event::GuestPanicked { .. }))
+            .await;
+        assert!(
+            matches!(&told, Event::GuestPanicked { action, .. } if action == "run"),
+            "{told:?}"
+        );
+        // What it does then is its own to say.
+        console.uptime();
+        assert_eq!(machine.qmp.status().await.unwrap(), RunState::Running);
     });
 }

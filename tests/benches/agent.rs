@@ -165,6 +165,7 @@ impl Alone {
             root,
             base: (base, DiskFormat::Raw),
             seed: Some(path("seed.iso")),
+            watchdog: false,
             volumes: Vec::new(),
             mac: "02:ab:00:00:ff:00".into(),
             mtu: 1500,

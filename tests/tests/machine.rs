@@ -1,4 +1,5 @@
-//! The hardware of a guest stays what it was, whatever QEMU is installed.
+//! The hardware of a guest: it stays what it was, whatever QEMU is installed, and tells
+//! when the guest panics.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use crn_agent::testing::qemu::plan::socket;
-use crn_api_types::InstanceView;
+use crn_api_types::{InstanceView, WarningKind};
 use qmp::Qmp;
 use serde_json::{Value, json};
 use testbed::network;
@@ -105,5 +106,29 @@ fn a_guest_keeps_its_machine_type() {
             serde_json::from_str(&host.cli(&["--json", "instance", "show", "web"]).unwrap())
                 .unwrap();
         assert_eq!(shown["machine"], GONE);
+    });
+}
+
+#[test]
+fn a_panic_is_shown_until_the_guest_reboots() {
+    network::alone(async || {
+        let (host, agent, view) = Host::with_guest().await;
+        let mut console = host.console(&view);
+        console.uptime();
+        console.key('c');
+        let panicked = |v: &InstanceView| {
+            v.warnings
+                .iter()
+                .any(|w| w.kind == WarningKind::GuestPanicked)
+        };
+        let view = shown(&agent, "panicked", panicked).await;
+        assert_eq!(view.phase, crn_api_types::Phase::Running);
+        let list = host.cli(&["instance", "list"]).unwrap();
+        assert!(list.contains("panicked "), "{list}");
+        let told = host.events().iter().any(|e| e["kind"] == "guest-panicked");
+        assert!(told, "{:?}", host.events());
+        console.key('r');
+        let view = shown(&agent, "rebooted", |v| !panicked(v)).await;
+        assert_eq!(view.phase, crn_api_types::Phase::Running);
     });
 }

@@ -13,8 +13,10 @@ words! {
         Created = "created",
         /// An instance is in another phase; data: the phase, as docs/lifecycle.md has it.
         Phase = "phase",
-        /// A guest's SSH server answers.
+        /// A guest's SSH server answers; data: `at`, and after a start or reboot `ms`.
         Ready = "ready",
+        /// A guest's SSH server that answered does not any more; data: `since`.
+        NotAnswering = "not-answering",
         /// The agent came back and found an instance's QEMU; data: `pid`.
         Adopted = "adopted",
         /// A guest rebooted; data: `guest`, `reason`.
@@ -41,6 +43,8 @@ words! {
         Resumed = "resumed",
         /// A guest's kernel panicked; data: `action`.
         GuestPanicked = "guest-panicked",
+        /// A guest's watchdog ran out; data: `action`, what QEMU does about it.
+        Watchdog = "watchdog",
         /// An instance's tap was made again.
         TapRepaired = "tap-repaired",
         /// The host's network was changed back to what it should be; data: what.

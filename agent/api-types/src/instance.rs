@@ -52,6 +52,10 @@ pub struct CreateRequest {
     /// Firmware.
     #[serde(default)]
     pub firmware: Firmware,
+    /// Give it a watchdog (i6300esb): a guest that has set it going and then hangs is
+    /// reset.
+    #[serde(default)]
+    pub watchdog: bool,
     /// Start it once it is prepared.
     #[serde(default = "yes")]
     pub start: bool,
@@ -146,7 +150,7 @@ pub struct InstanceView {
     pub step: Step,
     /// What is wanted of it.
     pub desired: Desired,
-    /// The guest's SSH server has answered since this start.
+    /// The guest's SSH server answers. It is asked about once a minute.
     pub ready: bool,
     /// Virtual CPUs.
     pub vcpus: u32,
@@ -161,6 +165,8 @@ pub struct InstanceView {
     pub image_digest: Option<String>,
     /// Firmware.
     pub firmware: Firmware,
+    /// It has a watchdog.
+    pub watchdog: bool,
     /// The guest's IPv6 address.
     pub ipv6: String,
     /// The guest's IPv6 network.

@@ -24,11 +24,15 @@ pub enum WarningKind {
     CleanUp,
     /// Its image cannot be had at the moment; it is tried again and again.
     ImageUnavailable,
+    /// The guest's SSH server answered before, and does not any more.
+    NotAnswering,
+    /// The guest's kernel panicked, and it has not rebooted since.
+    GuestPanicked,
 }
 
 impl WarningKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NotLimited,
         Self::MonitorSilent,
         Self::Paused,
@@ -37,6 +41,8 @@ impl WarningKind {
         Self::Unkillable,
         Self::CleanUp,
         Self::ImageUnavailable,
+        Self::NotAnswering,
+        Self::GuestPanicked,
     ];
 }
 

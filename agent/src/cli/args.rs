@@ -166,6 +166,9 @@ pub struct CreateArgs {
     /// Boot by UEFI instead of BIOS
     #[arg(long)]
     pub uefi: bool,
+    /// Give it a watchdog (i6300esb), which resets it when it hangs
+    #[arg(long)]
+    pub watchdog: bool,
     /// Prepare it without starting it
     #[arg(long)]
     pub no_start: bool,

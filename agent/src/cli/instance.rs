@@ -7,7 +7,7 @@ use std::{
 
 use crn_api_types::{
     CreateRequest, ErrorCode, Firmware, InstanceView, Phase, PortChange, Ports, StopOptions,
-    Subject, VolumeRequest, WarningKind,
+    Subject, VolumeRequest, Warning, WarningKind,
 };
 use hyper::Method;
 use serde_json::json;
@@ -202,6 +202,7 @@ fn request(args: &CreateArgs) -> Result<CreateRequest, Failure> {
         } else {
             Firmware::Bios
         },
+        watchdog: args.watchdog,
         start: !args.no_start,
     })
 }
@@ -251,6 +252,9 @@ fn state(view: &InstanceView) -> String {
         let total = p.total.filter(|t| *t > 0)?;
         Some(u128::from(p.done) * 100 / u128::from(total))
     });
+    if let Some((word, warning)) = unwell(view) {
+        return format!("running, {word} since {}", table::time(&warning.since));
+    }
     match (view.phase, percent) {
         (Phase::Running, _) if view.ready => "running, SSH answers".to_owned(),
         (Phase::Running, _) => "running".to_owned(),
@@ -260,22 +264,40 @@ fn state(view: &InstanceView) -> String {
     }
 }
 
+/// Whether its image cannot be had at the moment.
 fn lacks_image(view: &InstanceView) -> bool {
     let mut warnings = view.warnings.iter();
     view.phase == Phase::Preparing && warnings.any(|w| w.kind == WarningKind::ImageUnavailable)
 }
 
+/// What is wrong with a guest that runs, in a few words.
+fn unwell(view: &InstanceView) -> Option<(&'static str, &Warning)> {
+    let kinds = [
+        (WarningKind::GuestPanicked, "panicked"),
+        (WarningKind::NotAnswering, "not answering"),
+    ];
+    let warnings = &view.warnings;
+    kinds.into_iter().find_map(|(kind, word)| {
+        let warning = warnings.iter().find(|w| w.kind == kind)?;
+        (view.phase == Phase::Running).then_some((word, warning))
+    })
+}
+
 /// Rows of `instance list`.
 pub(super) fn rows(views: &[InstanceView]) -> Vec<Vec<String>> {
     let row = |v: &InstanceView| {
-        let phase = match v.phase {
-            Phase::Running if v.ready => "ready",
-            _ if lacks_image(v) => "no image",
-            phase => phase.as_str(),
+        let phase = match (v.phase, unwell(v)) {
+            (_, Some((word, warning))) => match table::since(&warning.since) {
+                Some(seconds) => format!("{word} {}", table::duration(seconds)),
+                None => word.to_owned(),
+            },
+            (Phase::Running, None) if v.ready => "ready".to_owned(),
+            _ if lacks_image(v) => "no image".to_owned(),
+            (phase, None) => phase.to_string(),
         };
         vec![
             v.name.clone(),
-            phase.to_owned(),
+            phase,
             v.vcpus.to_string(),
             table::mib(v.memory_mib),
             table::mib(v.disk_mib),
@@ -354,6 +376,12 @@ pub(super) fn describe(v: &InstanceView) -> Vec<(&'static str, String)> {
         }
         .to_owned(),
     ));
+    if v.watchdog {
+        rows.push((
+            "Watchdog",
+            "i6300esb: a guest that hangs is reset".to_owned(),
+        ));
+    }
     if let (Some(machine), Some(cpu)) = (&v.machine, &v.cpu_model) {
         rows.push(("Machine", format!("{machine}, CPU model {cpu}")));
     }

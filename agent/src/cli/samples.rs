@@ -21,6 +21,7 @@ pub(super) fn instance() -> InstanceView {
         image: "debian:12".into(),
         image_digest: Some(format!("sha256:{}", "cd".repeat(32))),
         firmware: Firmware::Bios,
+        watchdog: false,
         ipv6: "2001:db8:1:2:3:abab:abab:aba1".into(),
         ipv6_network: "2001:db8:1:2:3:abab:abab:aba0/124".into(),
         ipv4: None,
@@ -59,7 +60,7 @@ pub(super) fn hostile_instance() -> InstanceView {
         warnings: vec![Warning {
             kind: WarningKind::Paused,
             message: "\u{202e}gninraw\r\nSTATE  ready".into(),
-            since: "2026-11-26T08:00:00Z".into(),
+            since: "2026-11-25T02:10:00Z".into(),
         }],
         ..instance()
     }

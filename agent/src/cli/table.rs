@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, presets};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Narrower than this no table can be read, columns.
 const NARROWEST: u16 = 40;
@@ -131,6 +132,13 @@ pub fn bytes(n: u64) -> String {
 #[must_use]
 pub fn time(at: &str) -> String {
     at.get(..19).unwrap_or(at).replacen('T', " ", 1)
+}
+
+/// Seconds since a time in RFC 3339.
+#[must_use]
+pub fn since(at: &str) -> Option<u64> {
+    let at = OffsetDateTime::parse(at, &Rfc3339).ok()?;
+    u64::try_from((OffsetDateTime::now_utc() - at).whole_seconds()).ok()
 }
 
 /// Seconds as people say them: the two largest units.

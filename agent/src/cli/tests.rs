@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use clap::{CommandFactory as _, Parser as _};
+use crn_api_types::{InstanceView, Warning, WarningKind};
 
 use super::{
     Cli, Command, Out, Status,
@@ -256,4 +257,38 @@ fn hostile_command_lines_are_refused() {
         let error = Cli::try_parse_from(line).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{what}: {error}");
     }
+}
+
+#[test]
+fn a_guest_that_is_unwell_is_told_from_one_that_runs() {
+    let at = time::OffsetDateTime::now_utc() - std::time::Duration::from_secs(305);
+    let since = at
+        .format(&time::format_description::well_known::Rfc3339)
+        .unwrap();
+    let with = |kinds: &[WarningKind]| InstanceView {
+        ready: false,
+        warnings: kinds
+            .iter()
+            .map(|kind| Warning {
+                kind: *kind,
+                message: "words".into(),
+                since: since.clone(),
+            })
+            .collect(),
+        ..samples::instance()
+    };
+    use WarningKind::{GuestPanicked, NotAnswering, NotLimited};
+    for (kinds, word) in [
+        (&[NotLimited, NotAnswering][..], "not answering"),
+        (&[NotAnswering, GuestPanicked][..], "panicked"),
+    ] {
+        let view = with(kinds);
+        let row = instance::rows(std::slice::from_ref(&view)).remove(0);
+        assert!(row[1].starts_with(&format!("{word} 5 min ")), "{row:?}");
+        let shown = instance::describe(&view);
+        let state = &shown.iter().find(|(name, _)| *name == "State").unwrap().1;
+        let since = since[..19].replace('T', " ");
+        assert_eq!(*state, format!("running, {word} since {since}"));
+    }
+    assert_eq!(instance::rows(&[with(&[NotLimited])])[0][1], "running");
 }

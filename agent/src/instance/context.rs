@@ -38,7 +38,9 @@ pub(super) struct Context {
     pub(super) node: Arc<Node>,
     pub(super) id: InstanceId,
     pub(super) status: watch::Sender<Status>,
-    limit: Arc<Mutex<RateLimit>>,
+    /// Events and lines of the log apart: one kind may be both.
+    events: Arc<Mutex<RateLimit>>,
+    lines: Arc<Mutex<RateLimit>>,
 }
 
 impl Context {
@@ -47,7 +49,8 @@ impl Context {
             node,
             id,
             status,
-            limit: Arc::default(),
+            events: Arc::default(),
+            lines: Arc::default(),
         }
     }
 
@@ -65,7 +68,7 @@ impl Context {
     /// every now and then one of each kind is recorded, with the number of those
     /// that were not.
     pub(super) fn event_rate_limited(&self, kind: EventKind, mut data: Value) {
-        if let Some(suppressed) = self.admit(kind.as_str()) {
+        if let Some(suppressed) = admit(&self.events, kind.as_str()) {
             if suppressed > 0
                 && let Some(fields) = data.as_object_mut()
             {
@@ -78,7 +81,7 @@ impl Context {
     /// Logs what a guest or its QEMU can cause as often as it likes: every now and
     /// then one of each kind, the peer's text cut and on one line.
     pub(super) fn warn_rate_limited(&self, kind: &'static str, text: impl Display) {
-        if let Some(suppressed) = self.admit(kind) {
+        if let Some(suppressed) = admit(&self.lines, kind) {
             let text = peer_text(&text.to_string());
             match suppressed {
                 0 => warn!(kind, "{text}"),
@@ -87,27 +90,35 @@ impl Context {
         }
     }
 
-    fn admit(&self, kind: &'static str) -> Option<u64> {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        limit.admit(kind, Instant::now())
+    /// Sets the warning of one kind. Others stay.
+    pub(super) fn set_warning(&self, kind: WarningKind, text: impl Display) {
+        self.set_warning_since(kind, OffsetDateTime::now_utc(), text);
     }
 
-    /// Sets the warning of one kind. Others stay. One that is there has another text from now
-    /// on, and goes on since when it began.
-    pub(super) fn set_warning(&self, kind: WarningKind, text: impl Display) {
+    /// The same, of what began at that time. One that is there already keeps its own.
+    pub(super) fn set_warning_since(
+        &self,
+        kind: WarningKind,
+        since: OffsetDateTime,
+        text: impl Display,
+    ) {
         let text = peer_text(&text.to_string());
-        self.status.send_modify(|s| {
-            let since = s.warnings.get(&kind).map(|warned| warned.since);
-            let since = since.unwrap_or_else(OffsetDateTime::now_utc);
-            let message = text;
-            s.warnings.insert(kind, Warned { message, since });
+        self.status.send_if_modified(|s| {
+            let new = Warned {
+                message: String::new(),
+                since,
+            };
+            let warned = s.warnings.entry(kind).or_insert(new);
+            let changes = warned.message != text;
+            warned.message = text;
+            changes
         });
     }
 
-    /// Clears the warning of one kind. Others stay.
-    pub(super) fn clear_warning(&self, kind: WarningKind) {
+    /// Clears the warning of one kind; gives whether there was one. Others stay.
+    pub(super) fn clear_warning(&self, kind: WarningKind) -> bool {
         self.status
-            .send_if_modified(|s| s.warnings.remove(&kind).is_some());
+            .send_if_modified(|s| s.warnings.remove(&kind).is_some())
     }
 
     /// `what` happened, and the last line that QEMU wrote to its log from the byte
@@ -153,6 +164,11 @@ impl Context {
             self.warn_rate_limited("log-bound", format!("a log cannot be kept small: {e}"));
         }
     }
+}
+
+fn admit(limit: &Mutex<RateLimit>, kind: &'static str) -> Option<u64> {
+    let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+    limit.admit(kind, Instant::now())
 }
 
 /// Why a step did not succeed.

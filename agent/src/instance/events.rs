@@ -65,6 +65,14 @@ impl Task {
         self.ctx.event_rate_limited(EventKind::Resumed, json!({}));
     }
 
+    /// What follows is the guest's own to say: it may reboot, or save what it can.
+    fn panicked(&self, action: &str, text: &str) {
+        self.ctx.warn_rate_limited("guest-panicked", text);
+        self.ctx.set_warning(WarningKind::GuestPanicked, text);
+        let data = json!({ "action": action });
+        self.ctx.event_rate_limited(EventKind::GuestPanicked, data);
+    }
+
     fn powered_off(&self) -> Transition {
         info!("the guest powered off");
         Transition::PoweredOff
@@ -101,9 +109,8 @@ impl Task {
                 debug!(guest, "the guest reboots: {reason}");
                 let data = json!({ "guest": guest, "reason": peer_text(reason.as_str()) });
                 self.ctx.event_rate_limited(EventKind::Rebooted, data);
-                self.ctx.status.send_modify(|s| s.ready = false);
                 let row = self.ctx.row().await.ok()?;
-                self.watch_for_ssh(&row);
+                self.watch_reboot(&row);
             }
             Event::BlockIoError {
                 node,
@@ -147,10 +154,18 @@ impl Task {
             Event::Stop => self.ask(question),
             Event::GuestPanicked { action, .. } => {
                 let action = peer_text(&action.to_string());
-                let text = format!("the guest's kernel panicked; QEMU's action is {action}");
-                self.ctx.warn_rate_limited("guest-panicked", text);
-                self.ctx
-                    .event_rate_limited(EventKind::GuestPanicked, json!({ "action": action }));
+                self.panicked(&action, "the guest's kernel panicked: see its console");
+            }
+            Event::GuestCrashLoaded { action } => {
+                let text = "the guest's kernel panicked, and another one saves what it left";
+                self.panicked(&peer_text(&action), text);
+            }
+            Event::Watchdog { action } => {
+                let action = peer_text(&action);
+                let text = format!("the guest's watchdog ran out: {action}");
+                self.ctx.warn_rate_limited("watchdog", text);
+                let data = json!({ "action": action });
+                self.ctx.event_rate_limited(EventKind::Watchdog, data);
             }
             Event::DeviceDeleted {
                 device: Some(device),

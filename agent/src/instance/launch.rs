@@ -45,6 +45,7 @@ pub(super) fn launch(
         root: file(InstanceFile::Root),
         base,
         seed: Some(file(InstanceFile::Seed)),
+        watchdog: row.spec.watchdog,
         volumes: volumes
             .iter()
             .map(|v| VolumeDisk {

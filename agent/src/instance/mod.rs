@@ -27,6 +27,7 @@ mod start;
 mod stop;
 mod task;
 mod volumes;
+mod watch;
 
 pub(crate) use task::spawn;
 

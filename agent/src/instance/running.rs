@@ -6,7 +6,6 @@ use crn_api_types::{EventKind, WarningKind::NoNetwork};
 use futures::future::BoxFuture;
 use qmp::RunState;
 use serde_json::json;
-use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{Instrument, info, warn};
 
@@ -15,7 +14,6 @@ use super::{
     hear::Heard,
     job::Matched,
     monitor::{RECONNECT, ask_offloads, ask_state},
-    probe,
     start::age,
     task::Task,
 };
@@ -51,9 +49,7 @@ impl Task {
         let Some(qmp) = self.monitor() else {
             return self.regain_monitor().await;
         };
-        if !self.ctx.status.borrow().ready {
-            self.watch_for_ssh(row);
-        }
+        self.watch_guest(row);
         if row.hardware.is_none() {
             self.learn_hardware(qmp.clone());
         }
@@ -152,32 +148,6 @@ impl Task {
             let work = self.ctx.clone().bound_logs().in_current_span();
             self.log_bounder = Some(tokio::spawn(work));
         }
-    }
-
-    /// Starts asking for the guest's SSH server, unless that is going on.
-    pub(super) fn watch_for_ssh(&mut self, row: &InstanceRow) {
-        if self.probe.as_ref().is_some_and(|p| !p.is_finished()) {
-            return;
-        }
-        let address = self.ctx.node.net.guest(row).network.guest();
-        let ctx = self.ctx.clone();
-        let launched = age(row.process.as_ref());
-        let began = Instant::now();
-        let probe = async move {
-            probe::until_ssh_answers(address).await;
-            ctx.status.send_modify(|s| s.ready = true);
-            let took = launched + began.elapsed();
-            info!(
-                "SSH answers, {:.1} s after QEMU's launch",
-                took.as_secs_f64()
-            );
-            let at = OffsetDateTime::now_utc().unix_timestamp();
-            ctx.event(
-                EventKind::Ready,
-                json!({ "at": at, "ms": took.as_millis() as u64 }),
-            );
-        };
-        self.probe = Some(tokio::spawn(probe.in_current_span()));
     }
 
     /// Gives QEMU its tap back when somebody removed it: the descriptor that it

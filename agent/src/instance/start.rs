@@ -198,7 +198,9 @@ impl Context {
                 tracing::debug!("{missing}: {}", first.why);
                 self.set_warning(WarningKind::NotLimited, format!("not limited: {missing}"));
             }
-            None => self.clear_warning(WarningKind::NotLimited),
+            None => {
+                self.clear_warning(WarningKind::NotLimited);
+            }
         }
         Ok(applied)
     }

@@ -46,7 +46,7 @@ pub(super) struct Task {
     /// What is wanted changed in the database.
     pub(super) wake: Arc<Notify>,
     pub(super) jobs: Jobs,
-    /// Waits for the guest's SSH server.
+    /// Asks for the guest's SSH server.
     pub(super) probe: Option<tokio::task::JoinHandle<()>>,
     /// Keeps the logs short.
     pub(super) log_bounder: Option<tokio::task::JoinHandle<()>>,

@@ -95,6 +95,7 @@ pub(super) fn instance(
         image: row.spec.image.to_string(),
         image_digest: row.image.as_ref().map(|d| format!("sha256:{d}")),
         firmware: row.spec.firmware,
+        watchdog: row.spec.watchdog,
         ipv6: row.network.guest().to_string(),
         ipv6_network: row.network.to_string(),
         ipv4: guest.ipv4.as_ref().map(|v4| v4.guest.to_string()),

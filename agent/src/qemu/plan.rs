@@ -137,6 +137,8 @@ pub struct Launch {
     pub base: (PathBuf, DiskFormat),
     /// The cloud-init seed.
     pub seed: Option<PathBuf>,
+    /// It has a watchdog.
+    pub watchdog: bool,
     /// Volumes attached from the start.
     pub volumes: Vec<VolumeDisk>,
     /// The guest's MAC address.
@@ -309,6 +311,7 @@ pub fn plan(launch: &Launch) -> LaunchPlan {
     control(&mut b, launch);
     disks(&mut b, launch);
     network(&mut b, launch);
+    watchdog(&mut b, launch);
     LaunchPlan {
         binary: launch.binary.clone(),
         args: b.args,
@@ -335,7 +338,11 @@ fn machine(b: &mut Builder, l: &Launch) {
     );
     // A guest that reboots reboots; one that powers off leaves QEMU in the state
     // `shutdown`, so that an agent that was not there can still tell it from a crash.
-    b.arg("-action", "reboot=reset,shutdown=pause");
+    // What follows a panic is the guest's own to say: it may reboot, or save its memory.
+    b.arg(
+        "-action",
+        "reboot=reset,shutdown=pause,panic=none,watchdog=reset",
+    );
     b.arg("-msg", "timestamp=on");
     b.arg("-rtc", "base=utc");
     b.arg("-global", "ICH9-LPC.disable_s3=1");
@@ -388,6 +395,9 @@ fn machine(b: &mut Builder, l: &Launch) {
         &json!({"qom-type": "memory-backend-ram", "id": "ram", "size": l.memory_mib << 20,
                 "merge": false, "dump": false}),
     );
+    // By which the guest's kernel tells that it panicked. Of ISA: no place on the PCI bus
+    // is another one for it.
+    b.json("-device", &json!({"driver": "pvpanic"}));
     b.arg("-boot", "menu=off,strict=on");
     b.json("-object", &json!({"qom-type": "rng-builtin", "id": "rng0"}));
     b.json(
@@ -509,6 +519,13 @@ fn network(b: &mut Builder, l: &Launch) {
         &json!({"driver": "virtio-net-pci", "id": "net0-dev", "netdev": "net0", "mac": l.mac,
                 "host_mtu": l.mtu, "romfile": ""}),
     );
+}
+
+/// Behind all others, which keep their places on the PCI bus.
+fn watchdog(b: &mut Builder, l: &Launch) {
+    if l.watchdog {
+        b.json("-device", &json!({"driver": "i6300esb", "id": "watchdog"}));
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #   u   says how long it is up, in clock ticks (18.2 a second): `up=0000002a`
 #   p   powers off
 #   r   resets the machine
+#   c   says by the pvpanic device that its kernel crashed
 #   i   ignores the power button from now on
 #   w   writes a sector of its disk, and says so when that is done
 #
@@ -62,6 +63,8 @@ key:
         je      off
         cmp     al, 'r'
         je      reset
+        cmp     al, 'c'
+        je      crash
         cmp     al, 'w'
         je      write
         cmp     al, 'i'
@@ -90,6 +93,12 @@ off:
 reset:
         mov     dx, 0xcf9               # hard reset
         mov     al, 6
+        out     dx, al
+        jmp     rest
+
+crash:
+        mov     dx, 0x505               # PVPANIC_PANICKED
+        mov     al, 1
         out     dx, al
         jmp     rest
 

@@ -4,6 +4,7 @@
 mod events;
 mod hears;
 mod volumes;
+mod watched;
 
 use std::{
     collections::BTreeMap,

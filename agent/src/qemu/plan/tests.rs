@@ -17,6 +17,7 @@ pub(crate) fn example() -> Launch {
         root: "/state/instances/ab/root.qcow2".into(),
         base: ("/state/images/sha256/cd.img".into(), DiskFormat::Qcow2),
         seed: Some("/state/instances/ab/seed.iso".into()),
+        watchdog: false,
         volumes: vec![],
         mac: "02:ab:ab:ab:ab:ab".into(),
         mtu: 1400,
@@ -60,6 +61,7 @@ fn uefi_guest_with_kvm_volumes_and_no_seed() {
         ),
         base: ("/state/images/sha256/ef.img".into(), DiskFormat::Raw),
         seed: None,
+        watchdog: true,
         volumes: vec![VolumeDisk {
             id: "00112233445566aa".into(),
             path: "/state/volumes/00112233445566aa.qcow2".into(),

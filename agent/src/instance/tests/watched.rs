@@ -1,0 +1,78 @@
+//! What is told of a guest that panics, hangs or stops to answer.
+
+use crn_api_types::WarningKind;
+use time::OffsetDateTime;
+
+use super::*;
+use crate::instance::{probe::Seen, task::Task};
+
+#[tokio::test]
+async fn a_panic_is_told_until_the_guest_reboots() {
+    let (_dir, node) = node().await;
+    let machine = Machine::adopted(&node, Phase::Running, Manners::Polite).await;
+    let warned = |m: &Machine| {
+        let warnings = m.task().status().warnings;
+        warnings.get(&WarningKind::GuestPanicked).cloned()
+    };
+    let before = OffsetDateTime::now_utc();
+    machine.say("GUEST_PANICKED", json!({ "action": "run" }));
+    machine.until("panicked", |m| warned(m).is_some()).await;
+    let first = warned(&machine).unwrap();
+    assert!(first.since >= before && first.since <= OffsetDateTime::now_utc());
+    // Told again it is no newer; and it is nobody's to restart.
+    machine.say("GUEST_PANICKED", json!({ "action": "run" }));
+    machine.say("WATCHDOG", json!({ "action": "reset" }));
+    machine.say("STOP", json!({}));
+    machine
+        .until("asked", |m| m.asked("query-status").len() > 1)
+        .await;
+    assert_eq!(warned(&machine).unwrap().since, first.since);
+    assert_eq!(machine.task().status().phase, Phase::Running);
+    assert_eq!(machine.told("guest-panicked").await, 1);
+    assert_eq!(machine.told("watchdog").await, 1);
+    machine.say("RESET", json!({ "guest": true, "reason": "guest-reset" }));
+    machine.until("rebooted", |m| warned(m).is_none()).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_stops_to_answer_is_not_ready() {
+    let (_dir, node) = node().await;
+    let id = insert(&node, &Phase::Running, "debian:12").await;
+    let row = node.db.instance(&id).await.unwrap();
+    let (task, handle) = Task::new(&node, &row);
+    let silent = || {
+        handle
+            .status()
+            .warnings
+            .contains_key(&WarningKind::NotAnswering)
+    };
+    let since = OffsetDateTime::now_utc() - Duration::from_secs(9);
+
+    task.ctx
+        .guest_seen(Seen::Answers, Some(Duration::from_secs(3)));
+    assert!(handle.status().ready && !silent());
+    task.ctx.guest_seen(Seen::Silent { since }, None);
+    assert!(!handle.status().ready && silent());
+    let told = handle.status().warnings[&WarningKind::NotAnswering].clone();
+    assert_eq!(told.since, since);
+    task.ctx.guest_seen(Seen::Answers, None);
+    assert!(handle.status().ready && !silent());
+    // That a full disk pauses a guest is told as such.
+    task.ctx.status.send_modify(|s| s.paused = true);
+    task.ctx.guest_seen(Seen::Silent { since }, None);
+    assert!(handle.status().ready && !silent());
+    task.ctx.guest_seen(Seen::Answers, None);
+
+    node.db.call(|_| Ok(())).await.unwrap();
+    let events = node
+        .db
+        .events_after(crate::db::Scope::Node, Some(id.clone()), 0, 100)
+        .await;
+    let events = events.unwrap();
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|e| e.kind.as_str())
+        .filter(|kind| *kind != "phase")
+        .collect();
+    assert_eq!(kinds, ["ready", "not-answering", "ready"]);
+}
