@@ -6,6 +6,8 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::net::sockopt;
@@ -15,6 +17,9 @@ use crate::error::Error;
 /// What names in the abstract namespace begin with. The kernel keeps one such namespace for each
 /// network namespace, and forgets a name with the last descriptor of its socket.
 const PREFIX: &str = "crn-agent/network/";
+
+/// What an agent that was killed was about to run has its descriptors until it is executed.
+const LAST_BREATH: Duration = Duration::from_secs(2);
 
 /// Says that this process has the network namespace; as long as it lives.
 #[derive(Debug)]
@@ -42,9 +47,15 @@ impl Claim {
             }
         };
         let own = socket.local_addr().map_err(refused)?;
-        match holder(own.as_abstract_name()).map_err(refused)? {
-            Some(pid) => Err(Error::AnotherAgent { pid }),
-            None => Ok(Self { _socket: socket }),
+        let end = Instant::now() + LAST_BREATH;
+        loop {
+            match holder(own.as_abstract_name()).map_err(refused)? {
+                None => return Ok(Self { _socket: socket }),
+                Some(pid) if is_running(pid) || Instant::now() >= end => {
+                    return Err(Error::AnotherAgent { pid });
+                }
+                Some(_) => thread::sleep(Duration::from_millis(10)),
+            }
         }
     }
 
@@ -62,6 +73,15 @@ fn refused(source: io::Error) -> Error {
         what: "claim the network namespace".into(),
         source,
     }
+}
+
+/// Whether there is such a process, one that is not only waited for.
+fn is_running(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// The process of an agent other than the one of a name.

@@ -403,6 +403,19 @@ fn the_network_has_one_owner() {
         world.internet.run(|| Claim::take().map(drop)).unwrap();
         drop(first);
         assert_eq!(Claim::holder().unwrap(), None);
+        // A child of an agent that was killed has its descriptors until it is executed.
+        let status = std::process::Command::new("/usr/bin/python3")
+            .arg("-c")
+            .arg(
+                "import os,socket,time; s=socket.socket(socket.AF_UNIX); \
+                 s.bind('\\0crn-agent/network/1.0'); s.listen(); \
+                 os.fork() and os._exit(0); time.sleep(0.5)",
+            )
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
+        assert!(Claim::holder().unwrap().is_some(), "its child has it");
+        drop(Claim::take().unwrap());
         // A user who is not root holds nothing up.
         let mut squatter = std::process::Command::new("setpriv")
             .args([
