@@ -35,6 +35,11 @@
 //! # }
 //! ```
 
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(unreachable_pub, reason = "see `testing`")
+)]
+
 mod digest;
 mod disk;
 mod error;
