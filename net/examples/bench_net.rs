@@ -74,6 +74,8 @@ fn specs(count: u32) -> Vec<GuestSpec> {
 fn host() -> HostSpec {
     HostSpec {
         uplink: Some("up0".into()),
+        // The bench's internet is a neighbour of the uplink, and those are closed to guests.
+        allowed_private: vec![format!("{INTERNET}/128").parse().unwrap()],
         ..HostSpec::new(TABLE, "2001:db8:1::/64".parse().unwrap())
     }
 }
