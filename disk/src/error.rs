@@ -266,6 +266,8 @@ pub enum Flaw {
     Pretends { what: &'static str },
     #[error("it is a {how} file that cannot be unpacked: {why}")]
     Packed { how: &'static str, why: String },
+    #[error("it cannot be read here: {why}")]
+    Unreadable { why: String },
     #[error("its length {len} is no multiple of 512")]
     UnalignedLength { len: u64 },
     #[error("it is truncated: {len} bytes are no QCOW2 header")]

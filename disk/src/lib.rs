@@ -5,6 +5,7 @@
 //!   downloads one, resuming and checking its digest on the way.
 //! - [`inspect()`]: is a stranger's image safe to show to QEMU?
 //! - [`create_overlay`], [`create_volume`], [`grow`], [`check`], [`info`]: the agent's own disks.
+//! - [`export`], [`make_from`]: what a guest sees of a disk, copied into a disk of its own.
 //! - [`Chain`]: which layers make up a disk; pure.
 //! - [`ByteSize`], [`Digest`] and friends: units and digests as types.
 //!
@@ -40,6 +41,7 @@
     allow(unreachable_pub, reason = "see `testing`")
 )]
 
+mod content;
 mod digest;
 mod disk;
 mod error;
@@ -58,6 +60,7 @@ mod sums;
 pub mod testing;
 mod units;
 
+pub use content::{Content, export, make_from, size_of};
 pub use digest::{Digest, DigestError, Sha256};
 pub use disk::{
     BaseRef, CheckReport, Created, DiskInfo, OverlaySpec, check, create_overlay, create_volume,

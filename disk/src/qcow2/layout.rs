@@ -1,5 +1,7 @@
 //! Where the tables of a QCOW2 file may lie, and the metadata of an empty disk.
 
+use std::{fs::File, io, os::unix::fs::FileExt};
+
 use crate::{
     error::{Flaw, Table},
     qcow2::{
@@ -125,6 +127,16 @@ pub(crate) fn empty_header(size: u64, backing: Option<Backing>) -> Header {
         backing,
         extensions: Vec::new(),
     }
+}
+
+/// Makes a new file an empty disk of `size` bytes that stands alone.
+pub(crate) fn write_empty(file: &File, size: u64) -> io::Result<()> {
+    let empty = empty(&empty_header(size, None)).ok_or(io::ErrorKind::InvalidInput)?;
+    file.set_len(empty.len)?;
+    for (offset, bytes) in &empty.pieces {
+        file.write_all_at(bytes, *offset)?;
+    }
+    Ok(())
 }
 
 /// The file of an empty disk; `None` where the backing file's name does not fit.
