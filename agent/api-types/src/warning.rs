@@ -28,11 +28,13 @@ pub enum WarningKind {
     NotAnswering,
     /// The guest's kernel panicked, and it has not rebooted since.
     GuestPanicked,
+    /// What of the user's cloud-init data loses against the agent's, or may undo it.
+    UserData,
 }
 
 impl WarningKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotLimited,
         Self::MonitorSilent,
         Self::Paused,
@@ -43,6 +45,7 @@ impl WarningKind {
         Self::ImageUnavailable,
         Self::NotAnswering,
         Self::GuestPanicked,
+        Self::UserData,
     ];
 }
 

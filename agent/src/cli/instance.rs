@@ -209,9 +209,6 @@ fn request(args: &CreateArgs) -> Result<CreateRequest, Failure> {
 
 async fn create(client: &Client, out: Out, args: CreateArgs) -> Result<(), Failure> {
     let request = request(&args)?;
-    if request.ssh_keys.is_empty() && request.cloud_init.is_none() {
-        out.note("note: without --ssh-key nobody can log in to this instance");
-    }
     let key = args.idempotency_key.as_deref();
     let view: InstanceView = client.create(&request, key).await.map_err(|e| {
         let failure = Failure::from(e);
@@ -233,6 +230,10 @@ async fn create(client: &Client, out: Out, args: CreateArgs) -> Result<(), Failu
     } else {
         view
     };
+    let mut warnings = view.warnings.iter();
+    if let Some(warning) = warnings.find(|w| w.kind == WarningKind::UserData) {
+        out.note(&format!("note: {}", warning.message));
+    }
     if out.json {
         return out.value(&view);
     }

@@ -115,11 +115,23 @@ pub(super) fn line(event: &Event, names: &HashMap<String, String>) -> String {
     } else {
         event.kind.to_string()
     };
-    let why = event.data["failure"]["message"].as_str();
-    let why = why.map(|w| format!(": {w}")).unwrap_or_default();
+    let why = match event.data["failure"]["message"].as_str() {
+        Some(why) => vec![why],
+        // What of a user's data loses.
+        None => texts(&event.data["warnings"]),
+    };
+    let why = match why[..] {
+        [] => String::new(),
+        _ => format!(": {}", why.join("; ")),
+    };
     format!(
         "{at}  {:<20}  {}\n",
         table::plain(who),
         table::plain(&format!("{what}{why}"))
     )
+}
+
+fn texts(value: &serde_json::Value) -> Vec<&str> {
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(|text| text.as_str()).collect()
 }

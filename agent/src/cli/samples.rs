@@ -152,5 +152,11 @@ pub(super) fn events() -> Vec<Event> {
             EventKind::Phase,
             serde_json::json!({"phase": "failed", "failure": {"message": "no \u{1b}[31mroute"}}),
         ),
+        event(
+            5,
+            true,
+            EventKind::CloudInitWarnings,
+            serde_json::json!({"warnings": ["no key", "hostname"]}),
+        ),
     ]
 }

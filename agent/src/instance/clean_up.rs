@@ -49,8 +49,8 @@ impl Task {
             s.ready = false;
             s.paused = false;
             s.stage_ends_at = None;
-            // All of them were about this QEMU.
-            s.warnings.clear();
+            // All others were about this QEMU.
+            s.warnings.retain(|kind, _| *kind == WarningKind::UserData);
         });
         Ok(Transition::Done)
     }

@@ -29,6 +29,7 @@ mod task;
 mod volumes;
 mod watch;
 
+pub(crate) use prepare::user_data_warnings;
 pub(crate) use task::spawn;
 
 #[cfg(test)]

@@ -173,11 +173,10 @@ impl Context {
 
     /// Writes the seed, unless the same one is there.
     pub(super) async fn write_seed(&self, row: &InstanceRow) -> Result<(), StepError> {
-        let volumes = self.node.db.volumes_of(&self.id).await?;
         let path = self.node.paths.instance_file(&self.id, InstanceFile::Seed);
-        let user_data = self.node.db.user_data(&self.id).await?;
-        let mtu = self.node.net.host().guests_mtu().await;
-        let seed = seed(&self.node, row, &volumes, user_data.as_deref(), mtu)?;
+        let seed = current_seed(&self.node, row).await?;
+        let warnings: Vec<_> = seed.warnings.iter().map(ToString::to_string).collect();
+        self.tell_of_user_data(&warnings);
         let iso = seed.iso;
         let write = move || {
             if std::fs::read(&path).is_ok_and(|old| old == iso) {
@@ -187,8 +186,7 @@ impl Context {
         };
         let written: Result<bool, io::Error> = blocking(write).await;
         let is_new = written.map_err(|e| failure(FailureCode::Seed, e))?;
-        if is_new && !seed.warnings.is_empty() {
-            let warnings: Vec<_> = seed.warnings.iter().map(ToString::to_string).collect();
+        if is_new && !warnings.is_empty() {
             for warning in &warnings {
                 tracing::warn!("cloud-init: {warning}");
             }
@@ -196,6 +194,19 @@ impl Context {
             self.event(EventKind::CloudInitWarnings, data);
         }
         Ok(())
+    }
+
+    /// Tells again, after the agent's start, what the seed was told of.
+    pub(super) async fn recall_user_data(&self, row: &InstanceRow) {
+        self.tell_of_user_data(&user_data_warnings(&self.node, row).await);
+    }
+
+    fn tell_of_user_data(&self, warnings: &[String]) {
+        if warnings.is_empty() {
+            self.clear_warning(WarningKind::UserData);
+        } else {
+            self.set_warning(WarningKind::UserData, warnings.join("; "));
+        }
     }
 
     /// The base image that is recorded for the instance.
@@ -224,6 +235,23 @@ fn base_of(image: StoredImage) -> BaseRef {
         format: image.info.format,
         virtual_size: image.info.virtual_size,
     }
+}
+
+/// What of the user's cloud-init data loses, or may undo the agent's. Nothing of data that makes
+/// no seed: the step that writes it says why.
+pub(crate) async fn user_data_warnings(node: &Node, row: &InstanceRow) -> Vec<String> {
+    match current_seed(node, row).await {
+        Ok(seed) => seed.warnings.iter().map(ToString::to_string).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The seed that the next start would write.
+async fn current_seed(node: &Node, row: &InstanceRow) -> Result<Seed, StepError> {
+    let volumes = node.db.volumes_of(&row.id).await?;
+    let user_data = node.db.user_data(&row.id).await?;
+    let mtu = node.net.host().guests_mtu().await;
+    Ok(seed(node, row, &volumes, user_data.as_deref(), mtu)?)
 }
 
 /// The seed of an instance with these volumes, on a link with this MTU (bytes). Pure.

@@ -101,6 +101,7 @@ impl Task {
         while let Err(e) = self.adopt(&row, found).await {
             self.database_failed(&e).await;
         }
+        self.ctx.recall_user_data(&row).await;
         loop {
             match self.step().await {
                 Ok(true) => {}

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use crn_api_types::{
     CreateRequest, ErrorCode, EventKind, Firmware, InstanceView, Owner, StopOptions, Subject,
+    Warning, WarningKind,
 };
 
 use super::{
@@ -142,9 +143,27 @@ pub async fn create(
         instance::spawn(&node, &row, None);
         let data = serde_json::json!({ "name": row.name.as_str() });
         node.events.emit(Some(&id), EventKind::Created, data);
-        Ok((shown_now(&node, &row).await?, true))
+        let mut view = shown_now(&node, &row).await?;
+        tell_of_user_data(&node, &row, &mut view).await;
+        Ok((view, true))
     })
     .await
+}
+
+/// Says in the answer what of the user's data loses, which the new task has not come to yet.
+async fn tell_of_user_data(node: &Arc<Node>, row: &InstanceRow, view: &mut InstanceView) {
+    let kind = WarningKind::UserData;
+    if view.warnings.iter().any(|w| w.kind == kind) {
+        return;
+    }
+    let told = instance::user_data_warnings(node, row).await;
+    if !told.is_empty() {
+        view.warnings.push(Warning {
+            kind,
+            message: told.join("; "),
+            since: view.created_at.clone(),
+        });
+    }
 }
 
 /// What a key stands for was created before.

@@ -36,6 +36,10 @@ pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpErro
         let word = view::word(live.as_ref().map_or(&row.phase, |s| &s.phase));
         *phases.entry(word).or_default() += 1;
         for (kind, warning) in live.into_iter().flat_map(|s| s.warnings) {
+            // The tenant's business: nothing on the node is to be mended.
+            if kind == WarningKind::UserData {
+                continue;
+            }
             let known = warned.entry(kind).or_default();
             known.push((row.name.to_string(), warning.message));
         }

@@ -233,6 +233,36 @@ async fn the_life_of_a_volume() {
     );
 }
 
+/// What of the user's data loses is told where the user looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn user_data_that_loses_is_shown() {
+    let bench = Bench::new().await;
+    bench.image("tiny").await;
+    let mut request = Bench::request("web");
+    request["cloud_init"] = "#cloud-config\nhostname: other\nssh_pwauth: true\n".into();
+    let kind = crn_api_types::WarningKind::UserData;
+    let told = |view: &InstanceView| {
+        let told = view.warnings.iter().find(|w| w.kind == kind).unwrap();
+        for key in ["`hostname`", "`ssh_pwauth`"] {
+            assert!(told.message.contains(key), "{}", told.message);
+        }
+    };
+    let view: InstanceView = post(&bench, "/v1/instances", request).await.unwrap();
+    told(&view);
+    bench.settled(&view.id, "stopped").await;
+    told(&bench.client.get("/v1/instances/web").await.unwrap());
+    // Of the tenant's making: nothing on the node is to be mended.
+    let node: crn_api_types::NodeStatus = bench.client.get("/v1/status").await.unwrap();
+    assert!(
+        node.warnings
+            .iter()
+            .all(|w| !w.message.contains("ssh_pwauth"))
+    );
+    bench.instance("plain").await;
+    let view: InstanceView = bench.client.get("/v1/instances/plain").await.unwrap();
+    assert!(view.warnings.iter().all(|w| w.kind != kind), "{view:?}");
+}
+
 /// A mount point that the guest could not be told at its next start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attachments_that_would_keep_a_guest_from_booting_are_refused() {
