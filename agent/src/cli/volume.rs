@@ -35,14 +35,14 @@ pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Re
             mount,
         } => {
             let request = AttachVolume { instance, mount };
+            let before = client.get(&path(&volume, "")).await.map_err(refused)?;
             let path = path(&volume, "/attach");
-            show(
-                out,
-                &client
-                    .send(Method::POST, &path, Some(&request))
-                    .await
-                    .map_err(refused)?,
-            )
+            let after = client.send(Method::POST, &path, Some(&request)).await;
+            let after = after.map_err(refused)?;
+            for note in attached(&before, &after) {
+                out.note(&note);
+            }
+            show(out, &after)
         }
         VolumeCommand::Detach(one) => {
             let path = path(&one.volume, "/detach");
@@ -94,6 +94,28 @@ fn refused(e: ClientError) -> Failure {
         (Status::NotFound, _) => failure.or_try("crn-agent volume list"),
         _ => failure,
     }
+}
+
+/// What somebody who attached a volume may not expect.
+fn attached(before: &VolumeView, after: &VolumeView) -> Vec<String> {
+    let mut notes = Vec::new();
+    let at = |view: &VolumeView| {
+        view.mount
+            .clone()
+            .unwrap_or_else(|| "no mount point".into())
+    };
+    if before.instance.is_some() && before.instance == after.instance {
+        let (old, new) = (at(before), at(after));
+        notes.push(if old == new {
+            "it was attached there already".to_owned()
+        } else {
+            format!("it was attached there already: its mount point was {old}, and is {new}")
+        });
+    }
+    if after.mount.is_some() && before.mount != after.mount {
+        notes.push("a guest that runs mounts it there from its next start on".to_owned());
+    }
+    notes
 }
 
 fn place(view: &VolumeView) -> String {
@@ -153,4 +175,31 @@ fn show(out: Out, view: &VolumeView) -> Result<(), Failure> {
         ),
         ("Created", table::time(&view.created_at)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::samples, *};
+
+    #[test]
+    fn an_attachment_says_what_is_not_expected() {
+        let there = |mount: Option<&str>| VolumeView {
+            mount: mount.map(str::to_owned),
+            ..samples::volume()
+        };
+        let free = VolumeView {
+            instance: None,
+            ..there(None)
+        };
+        assert_eq!(attached(&free, &there(None)), Vec::<String>::new());
+        let started = attached(&free, &there(Some("/data")));
+        assert!(
+            started.len() == 1 && started[0].contains("next start"),
+            "{started:?}"
+        );
+        let moved = attached(&there(Some("/data")), &there(Some("/srv")));
+        assert!(moved[0].contains("was /data, and is /srv"), "{moved:?}");
+        let again = attached(&there(Some("/data")), &there(Some("/data")));
+        assert_eq!(again, ["it was attached there already"]);
+    }
 }
