@@ -16,6 +16,7 @@ mod cgroup;
 pub mod cli;
 mod client;
 mod config;
+mod copying;
 mod db;
 mod doctor;
 mod events;

@@ -19,6 +19,8 @@ pub use crate::qemu::names::MAX_VOLUMES;
 
 /// Most SSH keys of one instance.
 pub const MAX_KEYS: usize = disk::seed::MAX_SSH_KEYS;
+/// Smallest volume, in MiB.
+pub const MIN_VOLUME_MIB: u64 = 64;
 /// Most open ports of one instance.
 pub const MAX_PORTS: usize = 1024;
 
@@ -238,7 +240,13 @@ pub fn parse_mount(mount: &str) -> Result<String, SpecError> {
 /// # Errors
 /// [`SpecError::Range`].
 pub fn volume_size(mib: u64, limits: &Limits) -> Result<MiB, SpecError> {
-    in_range("volume size (MiB)", mib, 64, limits.instance_disk_mib).map(mib_of)
+    in_range(
+        "volume size (MiB)",
+        mib,
+        MIN_VOLUME_MIB,
+        limits.instance_disk_mib,
+    )
+    .map(mib_of)
 }
 
 /// Checks everything that can be checked without looking at other instances.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +13,8 @@ use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::{
-    db::DbError, guest_net::GuestNetError, ids::InstanceId, life::Phase, volume::VolumeError,
+    copying::Copying, db::DbError, guest_net::GuestNetError, ids::InstanceId, life::Phase,
+    volume::VolumeError,
 };
 
 /// Why a request to a live instance failed.
@@ -93,6 +95,15 @@ pub(crate) enum Command {
         volume: String,
         /// MiB.
         mib: u64,
+        /// The answer.
+        reply: Reply<()>,
+    },
+    /// Copy the root disk into a new file of the host, while there is no QEMU.
+    Export {
+        /// The file.
+        target: PathBuf,
+        /// Who waits for it.
+        copying: Copying,
         /// The answer.
         reply: Reply<()>,
     },

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use disk::{ByteSize, Format, OpenFile};
+use disk::{ByteSize, Content, Format, OpenFile};
 
 use crate::{
+    copying::Copying,
     db::{Db, DbError, VolumeRow, VolumeState},
     fs::{blocking, make_private_dir},
     locks::Locks,
@@ -116,6 +117,55 @@ impl Volumes {
         .await?;
         let ready = VolumeState::Ready;
         Ok(self.db.set_volume_state(&volume.id, ready).await?)
+    }
+
+    /// Makes the file of a volume that is recorded as `importing` from one of the host, and
+    /// records that it is there.
+    ///
+    /// # Errors
+    /// [`VolumeError`]; the record stays `importing` then.
+    pub async fn make_from(
+        &self,
+        volume: &VolumeRow,
+        source: PathBuf,
+        format: Option<Format>,
+        copying: Copying,
+    ) -> Result<(), VolumeError> {
+        let (dir, size) = (self.dir.clone(), size(volume));
+        self.with_file(volume, move |path| {
+            make_private_dir(&dir)?;
+            let Copying { stop, tell } = copying;
+            disk::make_from(&source, format, Some(size), path, &stop, tell)?;
+            Ok(())
+        })
+        .await?;
+        let ready = VolumeState::Ready;
+        Ok(self.db.set_volume_state(&volume.id, ready).await?)
+    }
+
+    /// Copies a volume that no process has open into a new file of the host. Who wants to use
+    /// the volume meanwhile waits.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn export(
+        &self,
+        volume: &VolumeRow,
+        target: PathBuf,
+        copying: Copying,
+    ) -> Result<(), VolumeError> {
+        self.with_file(volume, move |path| {
+            require_closed(path)?;
+            let content = Content {
+                path: path.to_owned(),
+                format: Format::Qcow2,
+                base: None,
+            };
+            let Copying { stop, tell } = copying;
+            disk::export(&content, &target, &stop, tell)?;
+            Ok(())
+        })
+        .await
     }
 
     /// Gives the file of a volume that no QEMU has open its recorded size. One that

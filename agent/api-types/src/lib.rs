@@ -30,7 +30,10 @@ pub use instance::{
 pub use node::{NodeStatus, Totals};
 pub use owner::{Address, AddressError, Owner};
 pub use phase::{Desired, Failure, FailureCode, Phase, Step, StopReason};
-pub use volume::{AttachVolume, CreateVolume, ResizeVolume, VolumeState, VolumeView};
+pub use volume::{
+    AttachVolume, CreateVolume, ExportRequest, ExportView, ImportVolume, ResizeVolume, VolumeState,
+    VolumeView,
+};
 pub use warning::{NodeWarning, NodeWarningKind, Warning, WarningKind};
 
 /// A word that this version does not know.

@@ -11,6 +11,8 @@ words! {
     VolumeState {
         /// Recorded; its file may not exist yet.
         Creating = "creating",
+        /// Its file is being copied from one of the host.
+        Importing = "importing",
         /// The file exists.
         Ready = "ready",
         /// Its instance is to lose it: as soon as the guest lets go, at the latest when
@@ -32,6 +34,45 @@ pub struct CreateVolume {
     pub name: String,
     /// Size in MiB; the configured default unless given.
     pub size_mib: Option<u64>,
+}
+
+/// A new volume with the content of a file of the agent's host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImportVolume {
+    /// As of [`CreateVolume`].
+    #[cfg_attr(feature = "openapi", schema(example = "data"))]
+    pub name: String,
+    /// Absolute path of the file: a QCOW2 or raw disk.
+    #[cfg_attr(feature = "openapi", schema(example = "/srv/disks/data.qcow2"))]
+    pub path: String,
+    /// `qcow2` or `raw`; another format is refused.
+    pub format: Option<String>,
+    /// Size in MiB, at least the disk's; the disk's unless given.
+    pub size_mib: Option<u64>,
+}
+
+/// Where a disk is copied to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ExportRequest {
+    /// Absolute path of a file on the agent's host that does not exist yet.
+    #[cfg_attr(feature = "openapi", schema(example = "/srv/disks/data.qcow2"))]
+    pub path: String,
+}
+
+/// A disk that was copied: QCOW2, standing alone, readable by its owner only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExportView {
+    /// The file.
+    pub path: String,
+    /// Bytes that a guest sees.
+    pub virtual_size: u64,
+    /// Bytes that the file occupies.
+    pub file_size: u64,
 }
 
 /// Where a volume is attached.

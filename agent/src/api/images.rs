@@ -12,6 +12,7 @@ use axum::{
 };
 use crn_api_types::{ImageRequest, ImageView, ImportRequest, Update};
 use futures::{Stream, StreamExt};
+use serde::Serialize;
 
 use super::{
     error::{ApiError, ChangeRefusals, ImportRefusals, ListRefusals},
@@ -19,7 +20,10 @@ use super::{
 };
 use crate::{node::Node, ops::images};
 
-fn lines(updates: impl Stream<Item = Update<ImageView>> + Send + 'static) -> Response {
+/// Progress and outcome, one JSON object a line.
+pub(super) fn lines<T: Serialize + Send + 'static>(
+    updates: impl Stream<Item = Update<T>> + Send + 'static,
+) -> Response {
     let lines = updates.map(|update| {
         let mut line = serde_json::to_vec(&update)?;
         line.push(b'\n');

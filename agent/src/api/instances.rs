@@ -8,15 +8,18 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use crn_api_types::{CreateRequest, InstanceView, PortChange, Ports, StopOptions};
+use crn_api_types::{
+    CreateRequest, ExportRequest, ExportView, InstanceView, PortChange, Ports, StopOptions, Update,
+};
 
 use super::{
     error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
     extract::{Asker, Body, OptionalBody, Reference},
+    images::lines,
 };
 use crate::{
     node::Node,
-    ops::{OpError, instances, ports},
+    ops::{OpError, copies, instances, ports},
 };
 
 /// All instances, oldest first.
@@ -171,5 +174,26 @@ pub(super) async fn change_ports(
 ) -> Result<Json<Ports>, ApiError> {
     Ok(Json(
         ports::change(&node, &caller, &instance, change).await?,
+    ))
+}
+
+/// Copy the root disk of a stopped instance into a new file of the agent's host. Only root
+/// may.
+#[utoipa::path(post, path = "/v1/instances/{instance}/export", tag = "instances",
+    operation_id = "export_instance",
+    params(("instance" = String, Path, description = "Name, id, or the first digits of the id")),
+    request_body = ExportRequest,
+    responses(
+        (status = 200, body = Update<ExportView>, content_type = "application/x-ndjson",
+            description = "Progress, one object a line."),
+        ChangeRefusals))]
+pub(super) async fn export(
+    State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
+    Reference(instance): Reference,
+    Body(request): Body<ExportRequest>,
+) -> Result<Response, ApiError> {
+    Ok(lines(
+        copies::export_instance(&node, &caller, &instance, request).await?,
     ))
 }

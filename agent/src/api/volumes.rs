@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
-use crn_api_types::{AttachVolume, CreateVolume, ResizeVolume, VolumeView};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use crn_api_types::{
+    AttachVolume, CreateVolume, ExportRequest, ExportView, ImportVolume, ResizeVolume, Update,
+    VolumeView,
+};
 
 use super::{
-    error::{ApiError, ChangeRefusals, CreateRefusals, ListRefusals, ShowRefusals},
+    error::{ApiError, ChangeRefusals, CreateRefusals, ImportRefusals, ListRefusals, ShowRefusals},
     extract::{Asker, Body, Reference},
+    images::lines,
 };
-use crate::{node::Node, ops::volumes};
+use crate::{
+    node::Node,
+    ops::{copies, volumes},
+};
 
 /// All volumes, oldest first.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes", operation_id = "list_volumes",
@@ -107,5 +114,43 @@ pub(super) async fn resize(
 ) -> Result<Json<VolumeView>, ApiError> {
     Ok(Json(
         volumes::resize(&node, &caller, &volume, request).await?,
+    ))
+}
+
+/// Make a volume of a file of the agent's host. Only root may: the agent reads the file
+/// with its own rights.
+#[utoipa::path(post, path = "/v1/volumes/import", tag = "volumes",
+    operation_id = "import_volume",
+    request_body = ImportVolume,
+    responses(
+        (status = 200, body = Update<VolumeView>, content_type = "application/x-ndjson",
+            description = "Progress, one object a line."),
+        ImportRefusals))]
+pub(super) async fn import(
+    State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
+    Body(request): Body<ImportVolume>,
+) -> Result<Response, ApiError> {
+    Ok(lines(copies::import_volume(&node, &caller, request).await?))
+}
+
+/// Copy a volume that is attached to no running instance into a new file of the agent's
+/// host. Only root may.
+#[utoipa::path(post, path = "/v1/volumes/{volume}/export", tag = "volumes",
+    operation_id = "export_volume",
+    params(("volume" = String, Path, description = "Name")),
+    request_body = ExportRequest,
+    responses(
+        (status = 200, body = Update<ExportView>, content_type = "application/x-ndjson",
+            description = "Progress, one object a line."),
+        ChangeRefusals))]
+pub(super) async fn export(
+    State(node): State<Arc<Node>>,
+    Asker(caller): Asker,
+    Reference(volume): Reference,
+    Body(request): Body<ExportRequest>,
+) -> Result<Response, ApiError> {
+    Ok(lines(
+        copies::export_volume(&node, &caller, &volume, request).await?,
     ))
 }

@@ -105,6 +105,14 @@ pub enum InstanceCommand {
     /// Delete an instance and its root disk; volumes are kept
     #[command(visible_alias = "rm")]
     Delete(ForceArgs),
+    /// Copy the root disk of a stopped instance into a new QCOW2 file
+    Export {
+        /// Name, id, or the first digits of the id
+        instance: String,
+        /// The file, which must not exist
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
     /// Sit down at the guest's serial console; leave with Ctrl-]
     Console(OneInstance),
     /// Show what the guest wrote to its serial console
@@ -285,6 +293,28 @@ pub enum VolumeCommand {
         /// New size, in GiB or with a unit
         #[arg(allow_negative_numbers = true)]
         size: Size,
+    },
+    /// Make a volume of a file of this host: a raw or QCOW2 disk
+    Import {
+        /// Its name
+        name: String,
+        /// The file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// qcow2 or raw; another format is refused
+        #[arg(long)]
+        format: Option<String>,
+        /// Size, in GiB or with a unit [default: the disk's]
+        #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+        size: Option<Size>,
+    },
+    /// Copy a volume that no running guest has into a new QCOW2 file
+    Export {
+        /// The volume
+        volume: String,
+        /// The file, which must not exist
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
     },
     /// Delete a volume and all that is on it
     #[command(visible_alias = "rm")]

@@ -16,6 +16,7 @@ use super::{
     args::{CreateArgs, FirewallArgs, InstanceCommand, LogsArgs, Wait},
     console,
     exit::{Failure, Status},
+    follow,
     out::Out,
     parse, table,
     wait::{Goal, wait},
@@ -81,6 +82,10 @@ pub(super) async fn run(
                 .await
                 .map_err(refused)?;
             finish(client, out, view, Goal::Gone, &args.wait, "deleting").await
+        }
+        InstanceCommand::Export { instance, file } => {
+            let path = path(&instance, "/export");
+            follow::export(client, out, &path, &instance, &file, refused).await
         }
         InstanceCommand::Console(one) => {
             let line = client

@@ -7,6 +7,7 @@
 mod args;
 mod console;
 mod exit;
+mod follow;
 mod image;
 mod instance;
 mod local;

@@ -1,11 +1,14 @@
 //! `crn-agent volume`.
 
-use crn_api_types::{AttachVolume, CreateVolume, ErrorCode, ResizeVolume, Subject, VolumeView};
+use crn_api_types::{
+    AttachVolume, CreateVolume, ErrorCode, ImportVolume, ResizeVolume, Subject, VolumeView,
+};
 use hyper::Method;
 
 use super::{
     args::VolumeCommand,
     exit::{Failure, Status},
+    follow,
     out::Out,
     table,
 };
@@ -64,6 +67,26 @@ pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Re
                     .await
                     .map_err(refused)?,
             )
+        }
+        VolumeCommand::Import {
+            name,
+            file,
+            format,
+            size,
+        } => {
+            let what = format!("importing {name}");
+            let request = ImportVolume {
+                name,
+                path: follow::existing(&file)?,
+                format,
+                size_mib: size.map(|s| s.mib),
+            };
+            let view = follow::follow(client, out, "/v1/volumes/import", &request, &what).await;
+            show(out, &view.map_err(Failure::from)?)
+        }
+        VolumeCommand::Export { volume, file } => {
+            let path = path(&volume, "/export");
+            follow::export(client, out, &path, &volume, &file, refused).await
         }
         VolumeCommand::Delete(one) => {
             client.remove(&path(&one.volume, "")).await.map_err(|e| {

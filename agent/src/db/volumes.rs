@@ -94,7 +94,13 @@ fn new_id() -> Result<String, DbError> {
     Ok(hex::encode(bytes))
 }
 
-fn create(c: &Connection, owner: &Owner, name: &Name, mib: u64) -> Result<VolumeRow, DbError> {
+fn create(
+    c: &Connection,
+    owner: &Owner,
+    name: &Name,
+    mib: u64,
+    state: VolumeState,
+) -> Result<VolumeRow, DbError> {
     if by_name(c, owner, name)?.is_some() {
         return Err(DbError::NameTaken(name.to_string()));
     }
@@ -107,7 +113,7 @@ fn create(c: &Connection, owner: &Owner, name: &Name, mib: u64) -> Result<Volume
             owner.as_str(),
             name.as_str(),
             mib,
-            VolumeState::Creating.as_str(),
+            state.as_str(),
             rfc3339(now())
         ],
     )?;
@@ -123,6 +129,11 @@ fn attach(
     let name = &volume.name;
     if volume.state == VolumeState::Deleting {
         return Err(DbError::Conflict(format!("volume {name} is being deleted")));
+    }
+    if volume.state == VolumeState::Importing {
+        return Err(DbError::Conflict(format!(
+            "volume {name} is being imported"
+        )));
     }
     let owner = c
         .prepare_cached("SELECT owner FROM instances WHERE id = ?1")?
@@ -159,7 +170,10 @@ pub(super) fn attach_or_create(
 ) -> Result<(), DbError> {
     let volume = match by_name(c, owner, &wanted.name)? {
         Some(volume) => volume,
-        None => create(c, owner, &wanted.name, wanted.size.0.into())?,
+        None => {
+            let mib = wanted.size.0.into();
+            create(c, owner, &wanted.name, mib, VolumeState::Creating)?
+        }
     };
     attach(c, &volume, to, wanted.mount.as_deref())
 }
@@ -193,6 +207,33 @@ impl Db {
         mib: u64,
         capacity: Capacity,
     ) -> Result<VolumeRow, DbError> {
+        self.record_volume(owner, name, mib, VolumeState::Creating, capacity)
+            .await
+    }
+
+    /// Records a new volume whose file is to be copied from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::insert_volume`].
+    pub async fn insert_import(
+        &self,
+        owner: &Owner,
+        name: &Name,
+        mib: u64,
+        capacity: Capacity,
+    ) -> Result<VolumeRow, DbError> {
+        self.record_volume(owner, name, mib, VolumeState::Importing, capacity)
+            .await
+    }
+
+    async fn record_volume(
+        &self,
+        owner: &Owner,
+        name: &Name,
+        mib: u64,
+        state: VolumeState,
+        capacity: Capacity,
+    ) -> Result<VolumeRow, DbError> {
         let (owner, name) = (owner.clone(), name.clone());
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -201,7 +242,7 @@ impl Db {
                 ..Totals::default()
             };
             capacity::admit(totals(&tx)?, asked, capacity)?;
-            let row = create(&tx, &owner, &name, mib)?;
+            let row = create(&tx, &owner, &name, mib, state)?;
             tx.commit()?;
             Ok(row)
         })

@@ -11,6 +11,7 @@ mod clean_up;
 mod console_log;
 mod context;
 mod events;
+mod export;
 mod hardware;
 mod hear;
 mod hotplug;

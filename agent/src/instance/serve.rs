@@ -36,6 +36,15 @@ impl Task {
                 let work = async move { volumes.grow(&volume, mib).await };
                 self.jobs.start(Purpose::Request(reply), work);
             }
+            Some(Request::Command(Command::Export {
+                target,
+                copying,
+                reply,
+            })) => {
+                let (ctx, rests) = (self.ctx.clone(), self.rests());
+                let work = async move { ctx.export(rests, target, copying).await };
+                self.jobs.start(Purpose::Request(reply), work);
+            }
             Some(Request::Command(Command::RepairTap)) => {}
             Some(Request::DeviceGone(volume)) => {
                 let work = async move { volumes.device_gone(&volume).await };
@@ -69,8 +78,9 @@ impl Task {
     }
 
     /// Before the instance goes to another phase. One whose guest runs no longer has
-    /// no use for what waits for its QEMU; all else is a matter of moments, and is
-    /// brought to its end, so that it does not meet the next phase.
+    /// no use for what waits for its QEMU; all else is a matter of moments, or of a copy
+    /// that somebody waits for and can end, and is brought to its end, so that it does not
+    /// meet the next phase.
     pub(super) async fn settle_job(&mut self, next: &Phase) {
         if self.jobs.running.is_none() {
             return;

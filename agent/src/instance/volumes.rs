@@ -340,7 +340,7 @@ impl LiveVolumes {
                 self.allow_file_length().await?;
                 hotplug::resize(qmp, &volume.id, size).await
             }
-            VolumeState::Deleting => Ok(()),
+            VolumeState::Deleting | VolumeState::Importing => Ok(()),
         }
     }
 }

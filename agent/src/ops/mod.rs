@@ -8,6 +8,7 @@
 
 mod caller;
 pub mod console;
+pub mod copies;
 mod error;
 pub mod events;
 pub mod images;

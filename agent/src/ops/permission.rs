@@ -29,6 +29,10 @@ pub(crate) enum Operation {
     AttachVolume,
     DetachVolume,
     ResizeVolume,
+    /// Have the agent read a file of its host, or write one.
+    ImportVolume,
+    ExportVolume,
+    ExportInstance,
     ListImages,
     /// Layer an instance over an image that only the operator put there: one that
     /// is not in the catalogue.
@@ -56,7 +60,7 @@ enum Subject {
 impl Operation {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::ListInstances,
         Self::ShowInstance,
         Self::CreateInstance,
@@ -75,6 +79,9 @@ impl Operation {
         Self::AttachVolume,
         Self::DetachVolume,
         Self::ResizeVolume,
+        Self::ImportVolume,
+        Self::ExportVolume,
+        Self::ExportInstance,
         Self::ListImages,
         Self::UseOwnImage,
         Self::PullImage,
@@ -119,13 +126,24 @@ impl Operation {
             | Self::ResizeVolume
             | Self::WatchEvents => Subject::Owned,
             Self::ListImages => Subject::Offered,
-            Self::UseOwnImage
+            Self::ImportVolume
+            | Self::ExportVolume
+            | Self::ExportInstance
+            | Self::UseOwnImage
             | Self::PullImage
             | Self::ImportImage
             | Self::VerifyImage
             | Self::RemoveImage
             | Self::ShowStatus => Subject::Node,
         }
+    }
+
+    /// It makes the agent read or write a file of its host.
+    fn needs_host_files(self) -> bool {
+        matches!(
+            self,
+            Self::ImportImage | Self::ImportVolume | Self::ExportVolume | Self::ExportInstance
+        )
     }
 
     /// The status page shows it.
@@ -164,9 +182,9 @@ pub(crate) fn permit(
 ) -> Result<(), Denied> {
     use Denied::{Forbidden, Unseen};
     match caller {
-        Caller::Operator { host_files: false } if operation == Operation::ImportImage => Err(
-            Forbidden("only root may have the agent read a file of its host"),
-        ),
+        Caller::Operator { host_files: false } if operation.needs_host_files() => Err(Forbidden(
+            "only root may have the agent read or write a file of its host",
+        )),
         Caller::Operator { .. } => Ok(()),
         Caller::Observer if operation.is_on_status_page() => Ok(()),
         Caller::Observer => Err(Forbidden("the status page only shows")),
@@ -211,6 +229,9 @@ mod tests {
         AttachVolume    yy- yyuu -
         DetachVolume    yy- yyuu -
         ResizeVolume    yy- yyuu -
+        ImportVolume    y-- ---- -
+        ExportVolume    y-- ---- -
+        ExportInstance  y-- ---- -
         ListImages      yy- yyyy -
         UseOwnImage     yy- ---- -
         PullImage       yy- ---- -

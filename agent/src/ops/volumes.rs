@@ -40,7 +40,7 @@ pub async fn get(
 }
 
 /// The volume as it is now.
-async fn view(node: &Arc<Node>, id: &str) -> Result<VolumeView, OpError> {
+pub(super) async fn view(node: &Arc<Node>, id: &str) -> Result<VolumeView, OpError> {
     Ok(node.db.volume(id).await?.into())
 }
 
@@ -99,6 +99,7 @@ pub async fn delete(node: &Arc<Node>, caller: &Caller, reference: &str) -> Resul
         }
         .into());
     }
+    refuse_importing(&row)?;
     let node = node.clone();
     detached(async move {
         node.db
@@ -149,6 +150,14 @@ pub async fn attach(
         view(&node, &row.id).await
     })
     .await
+}
+
+fn refuse_importing(row: &VolumeRow) -> Result<(), OpError> {
+    if row.state == VolumeState::Importing {
+        let message = format!("volume {} is being imported", row.name);
+        return Err(OpError::conflict(message));
+    }
+    Ok(())
 }
 
 async fn refuse_same_mount(
@@ -213,6 +222,7 @@ pub async fn resize(
     let mib = request.size_mib;
     spec::volume_size(mib, &node.config.limits)?;
     let row = lookup::volume(node, caller, Operation::ResizeVolume, reference).await?;
+    refuse_importing(&row)?;
     let node = node.clone();
     detached(async move {
         match row.instance.as_ref().and_then(|id| node.task(id)) {
@@ -259,7 +269,8 @@ pub async fn settle(node: &Arc<Node>) -> Result<(), OpError> {
         }
         let done = match row.state {
             VolumeState::Creating => node.volumes.make(&row).await,
-            VolumeState::Deleting => node.volumes.erase(&row).await,
+            // An import that was cut off has no file, or one that nobody was told of.
+            VolumeState::Importing | VolumeState::Deleting => node.volumes.erase(&row).await,
             VolumeState::Ready | VolumeState::Detaching => node.volumes.grow(&row).await,
         };
         if let Err(e) = done {
