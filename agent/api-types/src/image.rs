@@ -14,7 +14,7 @@ pub struct ImageRequest {
     pub image: String,
 }
 
-/// A file of the agent's host to take into the store.
+/// An image to take into the store: a file of the agent's host, or a URL with a digest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -22,13 +22,21 @@ pub struct ImportRequest {
     /// The name that the image gets.
     #[cfg_attr(feature = "openapi", schema(example = "mine:1"))]
     pub name: String,
-    /// Absolute path of the file on the agent's host.
+    /// Absolute path of a file on the agent's host, which may be compressed (gzip, xz, bzip2,
+    /// zstd).
     #[cfg_attr(feature = "openapi", schema(example = "/srv/images/mine.qcow2"))]
-    pub path: String,
+    pub path: Option<String>,
+    /// Instead of a path: where it is downloaded from, `https` or `http`; needs a digest.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "https://example.org/mine.qcow2.xz")
+    )]
+    pub url: Option<String>,
     /// `qcow2` or `raw`; another format is refused. Without it, QCOW2 is recognised
     /// by its magic and everything else must be a plausible raw disk.
     pub format: Option<String>,
-    /// The digest that the file must have: `sha256:…` or `sha512:…`.
+    /// The digest that the file, compressed or not, must have: `sha256:…` or `sha512:…`, or the
+    /// digits alone.
     pub digest: Option<String>,
 }
 
@@ -50,6 +58,9 @@ pub struct ImageView {
     pub file_size: Option<u64>,
     /// Where it came from, or would come from.
     pub source: String,
+    /// Its distribution mends it no more for everybody.
+    #[serde(default)]
+    pub retired: bool,
     /// How many instances are layered over it.
     pub instances: u64,
     /// RFC 3339.

@@ -58,8 +58,8 @@ pub(super) async fn pull(
     Ok(lines(images::pull(&node, &caller, &request.image).await?))
 }
 
-/// Take a file of the agent's host into the store. Only root may: the agent reads
-/// the file with its own rights.
+/// Take a file of the agent's host, or what a URL delivers under its digest, into the
+/// store. Only root may import a file: the agent reads it with its own rights.
 #[utoipa::path(post, path = "/v1/images/import", tag = "images", operation_id = "import_image",
     request_body = ImportRequest,
     responses(

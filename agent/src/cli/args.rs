@@ -336,17 +336,17 @@ pub enum ImageCommand {
     List,
     /// Fetch what is published under a name now
     Pull(OneImage),
-    /// Take a file of this host into the store
+    /// Take a file of this host, or what a URL delivers, into the store
     Import {
         /// The name it gets
         name: String,
-        /// The file
-        #[arg(value_hint = ValueHint::FilePath)]
-        file: PathBuf,
+        /// The file or the URL (https, http); it may be compressed
+        #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
+        from: PathBuf,
         /// qcow2 or raw; another format is refused
         #[arg(long)]
         format: Option<String>,
-        /// Its digest, if it must be this one: sha256:… or sha512:…
+        /// Its digest, if it must be this one: sha256:… or sha512:…; a URL needs one
         #[arg(long)]
         digest: Option<String>,
     },

@@ -1,13 +1,15 @@
 //! `crn-agent image`.
 
-use crn_api_types::{ImageRequest, ImageView, ImportRequest, Update};
-use hyper::Method;
+use std::path::Path;
+
+use crn_api_types::{ImageRequest, ImageView, ImportRequest};
 use serde::Serialize;
 
 use super::{
     args::ImageCommand,
     exit::{Failure, Status},
-    out::{Meter, Out},
+    follow,
+    out::Out,
     table,
 };
 use crate::client::{Client, ClientError, segment};
@@ -23,20 +25,20 @@ pub(super) async fn run(client: &Client, out: Out, command: ImageCommand) -> Res
         }
         ImageCommand::Import {
             name,
-            file,
+            from,
             format,
             digest,
         } => {
-            let wrong = |e| Failure::new(Status::Usage, format!("{}: {e}", file.display()));
-            // The agent's working directory is not ours.
-            let path = std::fs::canonicalize(&file).map_err(wrong)?;
-            let path = path.into_os_string().into_string().map_err(|_| {
-                Failure::new(Status::Usage, format!("{} is not UTF-8", file.display()))
-            })?;
+            let (path, url) = place(&from)?;
+            if url.is_some() && digest.is_none() {
+                let message = "an image from a URL needs --digest, as its publisher gives it";
+                return Err(Failure::new(Status::Usage, message));
+            }
             let what = format!("importing {name}");
             let request = ImportRequest {
                 name,
                 path,
+                url,
                 format,
                 digest,
             };
@@ -58,6 +60,18 @@ pub(super) async fn run(client: &Client, out: Out, command: ImageCommand) -> Res
     }
 }
 
+/// What an image is imported from: the absolute path of a file, or a URL.
+fn place(from: &Path) -> Result<(Option<String>, Option<String>), Failure> {
+    if let Some(url) = from.to_str().filter(|text| is_url(text)) {
+        return Ok((None, Some(url.to_owned())));
+    }
+    Ok((Some(follow::existing(from)?), None))
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("https://") || text.starts_with("http://")
+}
+
 fn refused(e: ClientError) -> Failure {
     let failure = Failure::from(e);
     match failure.status {
@@ -73,21 +87,8 @@ async fn follow<B: Serialize>(
     request: &B,
     what: &str,
 ) -> Result<(), Failure> {
-    let mut lines = client
-        .lines(Method::POST, path, Some(request))
-        .await
-        .map_err(refused)?;
-    let mut meter = Meter::new(out);
-    meter.show(what, None);
-    let view = loop {
-        match lines.json::<Update<ImageView>>().await? {
-            Some(Update::Progress(progress)) => meter.show(what, Some(progress)),
-            Some(Update::Done(view)) => break view,
-            Some(Update::Error(detail)) => return Err(refused(ClientError::Refused(detail))),
-            None => return Err(ClientError::Broken("it ended in the middle".into()).into()),
-        }
-    };
-    drop(meter);
+    let view = follow::follow(client, out, path, request, what).await;
+    let view: ImageView = view.map_err(refused)?;
     if out.json {
         return out.value(&view);
     }
@@ -109,6 +110,11 @@ pub(super) fn rows(views: &[ImageView]) -> Vec<Vec<String>> {
     let size = |n: Option<u64>| n.map(table::bytes).unwrap_or_default();
     let row = |v: &ImageView| {
         let state = if v.stored { "stored" } else { "to be pulled" };
+        let state = if v.retired {
+            format!("{state}, retired")
+        } else {
+            state.to_owned()
+        };
         let used = if v.instances == 0 {
             String::new()
         } else {
@@ -116,7 +122,7 @@ pub(super) fn rows(views: &[ImageView]) -> Vec<Vec<String>> {
         };
         vec![
             v.name.clone(),
-            state.to_owned(),
+            state,
             size(v.file_size),
             size(v.virtual_size),
             used,

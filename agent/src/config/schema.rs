@@ -322,11 +322,13 @@ impl Default for Images {
 pub struct CatalogueImage {
     /// As `--image` names it: `debian:12`.
     pub name: String,
-    /// Where the QCOW2 file is: `https://…`, `http://…`, or `file://` and an
-    /// absolute path on this host, which needs neither `sums` nor `digest`.
+    /// Where the image is, compressed or not: `https://…`, `http://…`, or `file://` and
+    /// an absolute path on this host, which needs neither `sums` nor `digest`.
     pub url: String,
     /// Where the list of SHA-256 or SHA-512 sums is, naming the file.
     pub sums: Option<String>,
+    /// The file's name in that list, where it is another than in `url`.
+    pub sums_name: Option<String>,
     /// The file's digest (`sha256:…` or `sha512:…`); takes the place of `sums`.
     pub digest: Option<String>,
 }

@@ -9,42 +9,74 @@ use crate::{
     spec::{ImageName, SpecError},
 };
 
-/// A name and what the distribution publishes under it: image and list of digests.
-type BuiltIn = (&'static str, &'static str, &'static str);
+/// A name and what the distribution publishes under it.
+struct BuiltIn {
+    name: &'static str,
+    url: &'static str,
+    /// The list of digests.
+    sums: &'static str,
+    /// Its distribution mends it no more for everybody.
+    retired: bool,
+}
 
-/// Cloud images of the distributions: QCOW2, for x86-64, with cloud-init, booting
-/// by BIOS. Debian and Ubuntu replace theirs in place; Alpine numbers them.
+/// Cloud images of the distributions: QCOW2, for x86-64, with cloud-init, booting by BIOS. Debian
+/// and Ubuntu replace theirs in place; Alpine numbers them. Retired ones are still served where they
+/// were.
 const BUILT_IN: &[BuiltIn] = &[
-    (
-        "debian:12",
-        "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2",
-        "https://cloud.debian.org/images/cloud/bookworm/latest/SHA512SUMS",
-    ),
-    (
-        "debian:13",
-        "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2",
-        "https://cloud.debian.org/images/cloud/trixie/latest/SHA512SUMS",
-    ),
-    (
-        "ubuntu:22.04",
-        "https://cloud-images.ubuntu.com/releases/22.04/release/ubuntu-22.04-server-cloudimg-amd64.img",
-        "https://cloud-images.ubuntu.com/releases/22.04/release/SHA256SUMS",
-    ),
-    (
-        "ubuntu:24.04",
-        "https://cloud-images.ubuntu.com/releases/24.04/release/ubuntu-24.04-server-cloudimg-amd64.img",
-        "https://cloud-images.ubuntu.com/releases/24.04/release/SHA256SUMS",
-    ),
-    (
-        "alpine:3.22",
-        "https://dl-cdn.alpinelinux.org/alpine/v3.22/releases/cloud/nocloud_alpine-3.22.4-x86_64-bios-cloudinit-r0.qcow2",
-        "https://dl-cdn.alpinelinux.org/alpine/v3.22/releases/cloud/nocloud_alpine-3.22.4-x86_64-bios-cloudinit-r0.qcow2.sha512",
-    ),
-    (
-        "alpine:3.23",
-        "https://dl-cdn.alpinelinux.org/alpine/v3.23/releases/cloud/nocloud_alpine-3.23.4-x86_64-bios-cloudinit-r0.qcow2",
-        "https://dl-cdn.alpinelinux.org/alpine/v3.23/releases/cloud/nocloud_alpine-3.23.4-x86_64-bios-cloudinit-r0.qcow2.sha512",
-    ),
+    BuiltIn {
+        name: "debian:10",
+        url: "https://cloud.debian.org/images/cloud/buster/latest/debian-10-genericcloud-amd64.qcow2",
+        sums: "https://cloud.debian.org/images/cloud/buster/latest/SHA512SUMS",
+        retired: true,
+    },
+    BuiltIn {
+        name: "debian:11",
+        url: "https://cloud.debian.org/images/cloud/bullseye/latest/debian-11-genericcloud-amd64.qcow2",
+        sums: "https://cloud.debian.org/images/cloud/bullseye/latest/SHA512SUMS",
+        retired: true,
+    },
+    BuiltIn {
+        name: "debian:12",
+        url: "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-amd64.qcow2",
+        sums: "https://cloud.debian.org/images/cloud/bookworm/latest/SHA512SUMS",
+        retired: false,
+    },
+    BuiltIn {
+        name: "debian:13",
+        url: "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2",
+        sums: "https://cloud.debian.org/images/cloud/trixie/latest/SHA512SUMS",
+        retired: false,
+    },
+    BuiltIn {
+        name: "ubuntu:20.04",
+        url: "https://cloud-images.ubuntu.com/releases/20.04/release/ubuntu-20.04-server-cloudimg-amd64.img",
+        sums: "https://cloud-images.ubuntu.com/releases/20.04/release/SHA256SUMS",
+        retired: true,
+    },
+    BuiltIn {
+        name: "ubuntu:22.04",
+        url: "https://cloud-images.ubuntu.com/releases/22.04/release/ubuntu-22.04-server-cloudimg-amd64.img",
+        sums: "https://cloud-images.ubuntu.com/releases/22.04/release/SHA256SUMS",
+        retired: false,
+    },
+    BuiltIn {
+        name: "ubuntu:24.04",
+        url: "https://cloud-images.ubuntu.com/releases/24.04/release/ubuntu-24.04-server-cloudimg-amd64.img",
+        sums: "https://cloud-images.ubuntu.com/releases/24.04/release/SHA256SUMS",
+        retired: false,
+    },
+    BuiltIn {
+        name: "alpine:3.22",
+        url: "https://dl-cdn.alpinelinux.org/alpine/v3.22/releases/cloud/nocloud_alpine-3.22.4-x86_64-bios-cloudinit-r0.qcow2",
+        sums: "https://dl-cdn.alpinelinux.org/alpine/v3.22/releases/cloud/nocloud_alpine-3.22.4-x86_64-bios-cloudinit-r0.qcow2.sha512",
+        retired: false,
+    },
+    BuiltIn {
+        name: "alpine:3.23",
+        url: "https://dl-cdn.alpinelinux.org/alpine/v3.23/releases/cloud/nocloud_alpine-3.23.4-x86_64-bios-cloudinit-r0.qcow2",
+        sums: "https://dl-cdn.alpinelinux.org/alpine/v3.23/releases/cloud/nocloud_alpine-3.23.4-x86_64-bios-cloudinit-r0.qcow2.sha512",
+        retired: false,
+    },
 ];
 
 /// Where an image comes from.
@@ -71,8 +103,13 @@ pub enum Origin {
 pub enum Sum {
     /// The digest itself.
     Digest(Digest),
-    /// The URL of a list of digests.
-    List(String),
+    /// A list of digests.
+    List {
+        /// Its URL.
+        url: String,
+        /// The file's name in it, where it is another than in the image's URL.
+        name: Option<String>,
+    },
 }
 
 /// A named image.
@@ -82,6 +119,8 @@ pub struct Entry {
     pub name: ImageName,
     /// Where it comes from.
     pub origin: Origin,
+    /// Its distribution mends it no more for everybody: it is there for who must have it.
+    pub retired: bool,
 }
 
 impl Entry {
@@ -132,14 +171,21 @@ impl Catalogue {
     /// [`CatalogueError`], naming the image.
     pub fn new(config: &Images) -> Result<Self, CatalogueError> {
         let mut entries = BTreeMap::new();
-        let built_in = BUILT_IN.iter().map(|(name, url, sums)| CatalogueImage {
-            name: (*name).to_owned(),
-            url: (*url).to_owned(),
-            sums: Some((*sums).to_owned()),
-            digest: None,
-        });
-        for image in built_in.chain(config.catalogue.iter().cloned()) {
-            let entry = entry(image)?;
+        for image in BUILT_IN {
+            let entry = Entry {
+                retired: image.retired,
+                ..entry(CatalogueImage {
+                    name: image.name.to_owned(),
+                    url: image.url.to_owned(),
+                    sums: Some(image.sums.to_owned()),
+                    sums_name: None,
+                    digest: None,
+                })?
+            };
+            entries.insert(entry.name.clone(), entry);
+        }
+        for image in &config.catalogue {
+            let entry = entry(image.clone())?;
             entries.insert(entry.name.clone(), entry);
         }
         Ok(Self { entries })
@@ -162,6 +208,7 @@ fn entry(image: CatalogueImage) -> Result<Entry, CatalogueError> {
         name,
         url,
         sums,
+        sums_name,
         digest,
     } = image;
     let name: ImageName = name.parse()?;
@@ -179,6 +226,9 @@ fn entry(image: CatalogueImage) -> Result<Entry, CatalogueError> {
             name: name.to_string(),
             source,
         })?;
+    if sums_name.is_some() && sums.is_none() {
+        return Err(place("sums_name is a name in the list of sums"));
+    }
     let file = url
         .strip_prefix("file://")
         .or_else(|| url.starts_with('/').then_some(&url));
@@ -196,7 +246,10 @@ fn entry(image: CatalogueImage) -> Result<Entry, CatalogueError> {
         }
         (None, Some(list), None) => Origin::Url {
             url,
-            sum: Sum::List(list),
+            sum: Sum::List {
+                url: list,
+                name: sums_name,
+            },
         },
         (None, None, Some(digest)) => Origin::Url {
             url,
@@ -204,7 +257,11 @@ fn entry(image: CatalogueImage) -> Result<Entry, CatalogueError> {
         },
         (None, ..) => return Err(place("exactly one of sums and digest is needed")),
     };
-    Ok(Entry { name, origin })
+    Ok(Entry {
+        name,
+        origin,
+        retired: false,
+    })
 }
 
 #[cfg(test)]
@@ -216,6 +273,7 @@ mod tests {
             name: name.into(),
             url: url.into(),
             sums: sums.map(Into::into),
+            sums_name: None,
             digest: digest.map(Into::into),
         }
     }
@@ -234,7 +292,7 @@ mod tests {
         for entry in catalogue.entries() {
             let Origin::Url {
                 url,
-                sum: Sum::List(list),
+                sum: Sum::List { url: list, name },
             } = &entry.origin
             else {
                 panic!("{entry:?}")
@@ -245,10 +303,60 @@ mod tests {
             );
             let dir = url.rsplit_once('/').unwrap().0;
             assert!(
-                list.starts_with(dir),
+                list.starts_with(dir) && name.is_none(),
                 "the list is beside the image: {entry:?}"
             );
+            // Name, version and file belong together.
+            let (system, version) = entry.name.as_str().split_once(':').unwrap();
+            let file = url.rsplit_once('/').unwrap().1;
+            assert!(file.contains(&format!("{system}-{version}")), "{entry:?}");
+            assert!(
+                file.contains("amd64") || file.contains("x86_64"),
+                "{entry:?}"
+            );
         }
+        let marked = |retired| -> Vec<_> {
+            let entries = catalogue.entries().filter(|e| e.retired == retired);
+            entries.map(|e| e.name.as_str()).collect()
+        };
+        // What the users' page names, and what came after it.
+        assert_eq!(marked(true), ["debian:10", "debian:11", "ubuntu:20.04"]);
+        assert_eq!(
+            marked(false),
+            [
+                "alpine:3.22",
+                "alpine:3.23",
+                "debian:12",
+                "debian:13",
+                "ubuntu:22.04",
+                "ubuntu:24.04"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_list_may_have_another_name_for_the_image() {
+        let list = image("a", "https://x/latest.qcow2", Some("https://x/sums"), None);
+        let named = CatalogueImage {
+            sums_name: Some("a-2026.qcow2".into()),
+            ..list.clone()
+        };
+        let catalogue = with(vec![named]).unwrap();
+        let Origin::Url { sum, .. } = &catalogue.get(&"a".parse().unwrap()).unwrap().origin else {
+            panic!()
+        };
+        let expected = Sum::List {
+            url: "https://x/sums".into(),
+            name: Some("a-2026.qcow2".into()),
+        };
+        assert_eq!(*sum, expected);
+        let alone = CatalogueImage {
+            sums: None,
+            sums_name: Some("x".into()),
+            ..list
+        };
+        let error = with(vec![alone]).unwrap_err().to_string();
+        assert!(error.contains("sums_name"), "{error}");
     }
 
     #[test]

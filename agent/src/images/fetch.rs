@@ -186,9 +186,9 @@ impl Images {
     ) -> Result<StoredImage, ImageError> {
         let expected = match sum {
             Sum::Digest(digest) => Expected::Digest(*digest),
-            Sum::List(url) => Expected::Sums {
+            Sum::List { url, name } => Expected::Sums {
                 url: url.clone(),
-                name: None,
+                name: name.clone(),
             },
         };
         let request = PullRequest {
@@ -196,10 +196,19 @@ impl Images {
             expected,
             format: None,
         };
+        self.pull_as(name, &request, progress).await
+    }
+
+    async fn pull_as(
+        &self,
+        name: &ImageName,
+        request: &PullRequest,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<StoredImage, ImageError> {
         let progress = Mutex::new(progress);
         let tell = |p| (progress.lock().unwrap_or_else(PoisonError::into_inner))(p);
         self.store
-            .pull(&request, tell)
+            .pull(request, tell)
             .await
             .map_err(|source| ImageError::Get {
                 name: name.clone(),
@@ -245,9 +254,7 @@ impl Images {
         if !path.is_absolute() {
             return refuse("the path of a file to import must be absolute");
         }
-        if name.digest().is_some() || name.as_str().starts_with("sha256:") {
-            return refuse("a digest is no name that an image can be given");
-        }
+        new_name(name)?;
         let _one = self.imports.lock().await;
         let (store, file) = (self.store.clone(), path.to_owned());
         let import = Import { format, expected };
@@ -259,6 +266,24 @@ impl Images {
         .await?;
         self.record(name, &image, path.display().to_string())
             .await?;
+        Ok(image)
+    }
+
+    /// Downloads an image that is in no catalogue, with its digest, and gives it a name.
+    ///
+    /// # Errors
+    /// [`ImageError`]; the name means what it meant then.
+    pub async fn import_url(
+        &self,
+        name: &ImageName,
+        request: &PullRequest,
+        progress: impl FnMut(Progress) + Send,
+    ) -> Result<StoredImage, ImageError> {
+        new_name(name)?;
+        let image = self.pull_as(name, request, progress).await?;
+        // What follows the path may be a signature.
+        let source = request.url.split(['?', '#']).next().unwrap_or_default();
+        self.record(name, &image, source.to_owned()).await?;
         Ok(image)
     }
 
@@ -288,6 +313,14 @@ impl Images {
         self.named.notify_waiters();
         Ok(())
     }
+}
+
+/// Refuses what no image can be called.
+fn new_name(name: &ImageName) -> Result<(), ImageError> {
+    if name.digest().is_some() || name.as_str().starts_with("sha256:") {
+        return Err(ImageError::Name { name: name.clone() });
+    }
+    Ok(())
 }
 
 /// Whether an image that comes from a file of this host is read again.

@@ -56,6 +56,12 @@ pub enum ImageError {
         /// Why.
         reason: &'static str,
     },
+    /// A name that means a content already.
+    #[error("{name}: a digest is no name that an image can be given")]
+    Name {
+        /// The name.
+        name: ImageName,
+    },
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -70,7 +76,11 @@ impl ImageError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Get { source, .. } | Self::Store(source) => source.may_pass(),
-            Self::Unknown { .. } | Self::File { .. } | Self::Db(_) | Self::Io(_) => false,
+            Self::Unknown { .. }
+            | Self::File { .. }
+            | Self::Name { .. }
+            | Self::Db(_)
+            | Self::Io(_) => false,
         }
     }
 }

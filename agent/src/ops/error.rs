@@ -157,7 +157,7 @@ impl From<ImageError> for OpError {
                 code => code,
             },
             ImageError::Store(source) => disk_code(source),
-            ImageError::File { .. } => ErrorCode::Invalid,
+            ImageError::File { .. } | ImageError::Name { .. } => ErrorCode::Invalid,
             ImageError::Db(_) => ErrorCode::Internal,
             ImageError::Io(_) => ErrorCode::Internal,
         };

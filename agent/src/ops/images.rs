@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use crn_api_types::{ErrorCode, EventKind, ImageView, ImportRequest, Subject, Update};
-use disk::{Digest, Format, Sha256};
+use disk::{Digest, Expected, Format, PullRequest, Sha256};
 use futures::Stream;
 
 use super::{
@@ -28,6 +28,7 @@ fn named(row: ImageRow, instances: u64) -> ImageView {
         virtual_size: Some(row.virtual_size),
         file_size: Some(row.file_size),
         source: row.source,
+        retired: false,
         instances,
         added_at: Some(rfc3339(row.added_at)),
     }
@@ -52,6 +53,13 @@ pub async fn list(node: &Arc<Node>, caller: &Caller) -> Result<Vec<ImageView>, O
         }
     }
     Ok(views)
+}
+
+/// Whether its distribution has given an image up.
+fn is_retired(node: &Arc<Node>, name: &str) -> bool {
+    let name = name.parse::<ImageName>().ok();
+    let entry = name.and_then(|name| node.images.catalogue.get(&name));
+    entry.is_some_and(|entry| entry.retired)
 }
 
 /// In the catalogue: for whoever may create an instance.
@@ -97,6 +105,9 @@ async fn all(node: &Arc<Node>) -> Result<Vec<ImageView>, OpError> {
             .or_insert_with(|| fetchable(name, entry.source()));
     }
     let mut views: Vec<_> = views.into_values().collect();
+    for view in &mut views {
+        view.retired = is_retired(node, &view.name);
+    }
     for (hex, digest) in nameless {
         let store = node.images.store.clone();
         let image = blocking(move || store.get(&digest.into()).map_err(OpError::from)).await;
@@ -135,6 +146,7 @@ fn fetchable(name: String, source: String) -> ImageView {
         virtual_size: None,
         file_size: None,
         source,
+        retired: false,
         instances: 0,
         added_at: None,
     }
@@ -148,6 +160,7 @@ async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> 
         let instances = used(&row.digest);
         return Ok(ImageView {
             stored: stored.is_some(),
+            retired: is_retired(node, name.as_str()),
             ..named(row, instances)
         });
     }
@@ -156,7 +169,10 @@ async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> 
             let instances = used(&image.digest.hex());
             Ok(unnamed(&image.digest, Some(image.info), instances))
         }
-        (None, Some(entry)) => Ok(fetchable(name.to_string(), entry.source())),
+        (None, Some(entry)) => Ok(ImageView {
+            retired: entry.retired,
+            ..fetchable(name.to_string(), entry.source())
+        }),
         (None, None) => Err(ImageError::Unknown { name: name.clone() }.into()),
     }
 }
@@ -182,31 +198,71 @@ pub async fn pull(
     }))
 }
 
-/// Takes a file of this host into the store.
+/// Where an image is imported from.
+enum Source {
+    File(PathBuf),
+    Url { url: String, expected: Expected },
+}
+
+impl Source {
+    fn of(request: &ImportRequest, digest: Option<Digest>) -> Result<Self, OpError> {
+        match (&request.path, &request.url, digest) {
+            (Some(path), None, _) => {
+                if !path.starts_with('/') || path.contains('\0') {
+                    return Err(OpError::invalid("path must be absolute"));
+                }
+                Ok(Source::File(path.into()))
+            }
+            (None, Some(url), Some(digest)) => Ok(Source::Url {
+                url: url.clone(),
+                expected: Expected::Digest(digest),
+            }),
+            (None, Some(_), None) => Err(OpError::invalid(
+                "an image from a URL needs its digest: nothing else tells that it is the right one",
+            )),
+            (..) => Err(OpError::invalid("exactly one of path and url is needed")),
+        }
+    }
+}
+
+/// Takes a file of this host, or what a URL delivers under its digest, into the store.
 ///
 /// # Errors
-/// Before it begins: what is wrong with the request. In the stream: with the file.
+/// Before it begins: what is wrong with the request. In the stream: with the image.
 pub async fn import(
     node: &Arc<Node>,
     caller: &Caller,
     request: ImportRequest,
 ) -> Result<impl Stream<Item = Update<ImageView>> + Send + use<>, OpError> {
-    permit(caller, Operation::ImportImage, None)?;
+    // A URL is read with no more rights than `pull` has.
+    let operation = match (&request.path, &request.url) {
+        (None, Some(_)) => Operation::PullImage,
+        _ => Operation::ImportImage,
+    };
+    permit(caller, operation, None)?;
     let name: ImageName = request.name.parse()?;
-    let path = PathBuf::from(&request.path);
-    if !path.is_absolute() || request.path.contains('\0') {
-        return Err(OpError::invalid("path must be absolute"));
-    }
+    let digest = request.digest.as_ref().map(|d| d.parse::<Digest>());
+    let digest = digest
+        .transpose()
+        .map_err(|e| OpError::invalid(e.to_string()))?;
+    let source = Source::of(&request, digest)?;
     let format = request.format.map(|f| f.parse::<Format>()).transpose();
     let format = format.map_err(|e| OpError::invalid(e.to_string()))?;
-    let digest = request.digest.map(|d| d.parse::<Digest>()).transpose();
-    let digest = digest.map_err(|e| OpError::invalid(e.to_string()))?;
     let node = node.clone();
     Ok(updates(move |reporter| async move {
         let tell = move |p| reporter.report(p);
-        node.images
-            .import(&name, &path, format, digest, tell)
-            .await?;
+        let images = &node.images;
+        match source {
+            Source::File(path) => images.import(&name, &path, format, digest, tell).await?,
+            Source::Url { url, expected } => {
+                let request = PullRequest {
+                    url,
+                    expected,
+                    format,
+                };
+                images.import_url(&name, &request, tell).await?
+            }
+        };
         view(&node, &name).await
     }))
 }

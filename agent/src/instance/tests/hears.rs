@@ -127,6 +127,7 @@ async fn a_download_is_given_up_when_its_instance_is_deleted() {
             name: "slow:1".into(),
             url,
             sums: None,
+            sums_name: None,
             digest: Some(format!("sha256:{}", "ab".repeat(32))),
         });
     })

@@ -31,6 +31,7 @@ async fn node(dir: &tempfile::TempDir) -> Arc<Node> {
         name: "tiny:1".into(),
         url: file.display().to_string(),
         sums: None,
+        sums_name: None,
         digest: None,
     };
     harness::node(dir, |config| config.images.catalogue.push(image)).await
