@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod backoff;
 mod capacity;
 mod cgroup;
 pub mod cli;

@@ -9,24 +9,19 @@
 mod catalogue;
 mod fetch;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf};
 
 pub use catalogue::{Catalogue, CatalogueError, Origin, Sum};
 pub use fetch::{Images, OpenError};
 
-use crate::{db::DbError, spec::ImageName};
+use crate::{backoff::Backoff, db::DbError, spec::ImageName};
 
 /// How often a server that sends nothing is tried again within one attempt: whoever waits for
 /// the image hears of it soon, and makes the next attempt, which goes on where this one ended.
 const TRIES: u32 = 3;
 
-/// How long to wait before an image that could not be had is tried again, after so many
-/// attempts (from 1): 5 s doubling to 10 minutes.
-#[must_use]
-pub fn pause(attempt: u32) -> Duration {
-    let seconds = 5u64 << attempt.saturating_sub(1).min(7);
-    Duration::from_secs(seconds.min(600))
-}
+/// Before an image that could not be had is tried again.
+pub const RETRY: Backoff = Backoff::seconds(5, 600);
 
 /// Why an image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -82,17 +77,5 @@ impl ImageError {
             | Self::Db(_)
             | Self::Io(_) => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_ten_minutes() {
-        let seconds: Vec<_> = (1..10).map(|n| pause(n).as_secs()).collect();
-        assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
-        assert_eq!(pause(u32::MAX).as_secs(), 600);
     }
 }

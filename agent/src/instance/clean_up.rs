@@ -1,12 +1,13 @@
 //! What is left of a QEMU, and at last of an instance: removed, and tried until it is.
 
-use std::{io, time::Duration};
+use std::io;
 
 use crn_api_types::{EventKind, WarningKind};
 use tracing::warn;
 
 use super::task::Task;
 use crate::{
+    backoff::Backoff,
     cgroup::Removal,
     db::{DbError, InstanceRow},
     fs::{blocking, remove_known},
@@ -16,9 +17,7 @@ use crate::{
     tasks::TaskError,
 };
 
-/// The first pause before another try; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const RETRY: Backoff = Backoff::seconds(1, 30);
 
 impl Task {
     /// Removes what a QEMU leaves behind: its part of the network, sockets, cgroup,
@@ -34,13 +33,13 @@ impl Task {
             vm.process.kill();
             vm.process.exited().await;
         }
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
         while let Err(e) = self.try_clean_up(row).await {
             let text = format!("cannot clean up, trying again: {e}");
             warn!("{text}");
             self.ctx.set_warning(WarningKind::CleanUp, text);
-            self.pause(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            failures += 1;
+            self.pause(RETRY.after(failures)).await;
         }
         self.volumes().release_detaching().await?;
         self.ctx.node.db.set_process(&self.ctx.id, None).await?;
@@ -79,7 +78,7 @@ impl Task {
     /// Removes the instance's own files.
     pub(super) async fn remove_disks(&mut self) -> Transition {
         let dir = self.ctx.node.paths.instance(&self.ctx.id);
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0;
         loop {
             let dir = dir.clone();
             let removed = blocking(move || remove_known(&dir, &InstanceFile::names())).await;
@@ -96,8 +95,8 @@ impl Task {
                     let text = format!("cannot remove disks, trying again: {e}");
                     warn!("{text}");
                     self.ctx.set_warning(WarningKind::CleanUp, text);
-                    self.pause(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    failures += 1;
+                    self.pause(RETRY.after(failures)).await;
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Context {
                 Ok(image) => break image,
                 Err(e) if e.may_pass() => {
                     attempt += 1;
-                    let pause = images::pause(attempt);
+                    let pause = images::RETRY.after(attempt);
                     self.image_unavailable(row, &e, pause);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}

@@ -13,6 +13,8 @@ mod transition;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::backoff::Backoff;
+
 pub use crn_api_types::{Desired, Failure, FailureCode, StopReason};
 pub use transition::{Circumstances, Transition};
 
@@ -253,7 +255,7 @@ pub fn decide(phase: &Phase, intent: Intent, now: OffsetDateTime) -> Decision {
         (Phase::BackingOff { .. }, Running) if intent.restart => Go(Transition::Start),
         // Never longer than the pause was: the clock may have been wrong when it began.
         (Phase::BackingOff { until, attempt, .. }, Running)
-            if *until <= now || *until - now > back_off(*attempt) =>
+            if *until <= now || *until - now > RESTART.after(*attempt) =>
         {
             Go(Transition::Start)
         }
@@ -292,12 +294,8 @@ impl Settled {
     }
 }
 
-/// How long to wait before restart number `attempt` (from 1): 1 s doubling to 5 minutes.
-#[must_use]
-pub fn back_off(attempt: u32) -> std::time::Duration {
-    let seconds = 1u64 << attempt.saturating_sub(1).min(9);
-    std::time::Duration::from_secs(seconds.min(300))
-}
+/// Before a QEMU that failed is started again.
+const RESTART: Backoff = Backoff::seconds(1, 300);
 
 impl Phase {
     /// Whether a QEMU of the instance may exist. Where this is false one that is

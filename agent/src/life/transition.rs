@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use super::{
-    Awaited, DeleteStep, Failure, FailureCode, Phase, PrepareStep, StartStep, StopReason,
-    StopStage, Then, back_off,
+    Awaited, DeleteStep, Failure, FailureCode, Phase, PrepareStep, RESTART, StartStep, StopReason,
+    StopStage, Then,
 };
 
 /// A named way from one phase to another.
@@ -188,7 +188,7 @@ impl Phase {
                 },
                 Then::BackOff { failure } => Self::BackingOff {
                     attempt: c.restarts + 1,
-                    until: c.now + back_off(c.restarts + 1),
+                    until: c.now + RESTART.after(c.restarts + 1),
                     failure: failure.clone(),
                 },
             },
