@@ -30,7 +30,7 @@ pub fn started() -> Instant {
 pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpError> {
     permit(caller, Operation::ShowStatus, None)?;
     let mut phases = BTreeMap::new();
-    let mut warned = BTreeMap::<WarningKind, Vec<(String, String)>>::new();
+    let mut warned = BTreeMap::<WarningKind, Causes>::new();
     for row in node.db.instances().await? {
         let live = node.task(&row.id).map(|task| task.status());
         let word = view::word(live.as_ref().map_or(&row.phase, |s| &s.phase));
@@ -40,12 +40,12 @@ pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpErro
             if kind == WarningKind::UserData {
                 continue;
             }
-            let known = warned.entry(kind).or_default();
-            known.push((row.name.to_string(), warning.message));
+            let names = warned.entry(kind).or_default().entry(warning.message);
+            names.or_default().push(row.name.to_string());
         }
     }
     let mut warnings = warnings(node);
-    warnings.extend(warned.values().filter_map(|w| of_instances(w)));
+    warnings.extend(warned.values().flat_map(of_instances));
     Ok(NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -60,15 +60,29 @@ pub async fn get(node: &Arc<Node>, caller: &Caller) -> Result<NodeStatus, OpErro
     })
 }
 
-/// Instances with a warning of one kind, in one sentence: a node has many instances.
-fn of_instances(warned: &[(String, String)]) -> Option<NodeWarning> {
-    let (first, message) = warned.first()?;
-    let message = match warned.len() {
-        1 => format!("{first}: {message}"),
-        many => format!("{first}, and {} more: {message}", many - 1),
+/// Who has a warning of one kind, by its message.
+type Causes = BTreeMap<String, Vec<String>>;
+
+/// So many causes of one kind are told: a node has many instances.
+const MOST_CAUSES: usize = 3;
+
+/// Instances with a warning of one kind, a sentence for each cause.
+fn of_instances(causes: &Causes) -> Vec<NodeWarning> {
+    let told = causes.iter().take(MOST_CAUSES).map(|(message, names)| {
+        let names = match names.as_slice() {
+            [first, more @ ..] if !more.is_empty() => format!("{first}, and {} more", more.len()),
+            _ => names.concat(),
+        };
+        format!("{names}: {message}")
+    });
+    let untold: usize = causes.values().skip(MOST_CAUSES).map(Vec::len).sum();
+    let untold =
+        (untold > 0).then(|| format!("{untold} more instances: see `crn-agent instance list`"));
+    let warning = |message| NodeWarning {
+        kind: NodeWarningKind::Instances,
+        message,
     };
-    let kind = NodeWarningKind::Instances;
-    Some(NodeWarning { kind, message })
+    told.chain(untold).map(warning).collect()
 }
 
 /// What the last comparison of the network found and could not put right.
@@ -86,4 +100,42 @@ fn warnings(node: &Node) -> Vec<NodeWarning> {
         message: problem.to_string(),
     };
     problems.iter().map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_of_instances_are_few() {
+        let causes = |causes: &[(&str, &[&str])]| -> Vec<_> {
+            let names = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            let causes = causes.iter().map(|(m, n)| ((*m).to_owned(), names(n)));
+            of_instances(&causes.collect())
+                .into_iter()
+                .map(|w| w.message)
+                .collect()
+        };
+        assert!(causes(&[]).is_empty());
+        assert_eq!(
+            causes(&[("a", &["web"]), ("b", &["db", "mail", "www"])]),
+            ["web: a", "db, and 2 more: b"]
+        );
+        let many = [
+            ("a", &["1"][..]),
+            ("b", &["2"]),
+            ("c", &["3"]),
+            ("d", &["4", "5"]),
+            ("e", &["6"]),
+        ];
+        assert_eq!(
+            causes(&many),
+            [
+                "1: a",
+                "2: b",
+                "3: c",
+                "3 more instances: see `crn-agent instance list`"
+            ]
+        );
+    }
 }
