@@ -38,6 +38,22 @@ pub struct ProcessRow {
     /// When it was launched.
     #[serde(with = "time::serde::rfc3339")]
     pub launched_at: OffsetDateTime,
+    /// What was last seen of its guest.
+    #[serde(default)]
+    pub guest: GuestHealth,
+}
+
+/// What was seen of a guest since it booted: an agent that is started later knows no less.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestHealth {
+    /// Its SSH server has answered.
+    pub answered: bool,
+    /// It had answered, and does not since then.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub silent_since: Option<OffsetDateTime>,
+    /// Its kernel panicked.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub panicked_since: Option<OffsetDateTime>,
 }
 
 /// What a guest's machine is made of. It stays through upgrades of QEMU.
@@ -474,6 +490,28 @@ impl Db {
             )?
             .execute([id.as_str(), machine, cpu])?;
             Ok(get(c, &id)?.hardware.unwrap_or(hardware))
+        })
+        .await
+    }
+
+    /// Records what was seen of the guest of a QEMU that is on record.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn set_guest_health(
+        &self,
+        id: &InstanceId,
+        health: GuestHealth,
+    ) -> Result<(), DbError> {
+        let id = id.clone();
+        self.call(move |c| {
+            let health = json("guest", id.as_str(), &health)?;
+            c.prepare_cached(
+                "UPDATE instances SET process = json_set(process, '$.guest', json(?2))
+                 WHERE id = ?1 AND process IS NOT NULL",
+            )?
+            .execute([id.as_str(), &health])?;
+            Ok(())
         })
         .await
     }

@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 pub use crn_api_types::VolumeState;
 pub use events::About;
 pub use images::ImageRow;
-pub use instances::{Hardware, InstanceRow, NewInstance, ProcessRow};
+pub use instances::{GuestHealth, Hardware, InstanceRow, NewInstance, ProcessRow};
 pub use scope::Scope;
 pub use volumes::VolumeRow;
 

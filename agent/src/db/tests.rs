@@ -466,6 +466,7 @@ async fn what_was_written_is_there_after_reopening() {
         tap_fd: 20,
         accel: "tcg".into(),
         launched_at: now(),
+        guest: crate::db::GuestHealth::default(),
     };
     db.set_process(&row.id, Some(process.clone()))
         .await

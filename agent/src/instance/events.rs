@@ -13,6 +13,7 @@ use super::{
     rate_limit::peer_text,
     running::Question,
     task::Task,
+    watch::PANICKED,
 };
 use crate::{
     life::{FailureCode, Transition},
@@ -154,7 +155,7 @@ impl Task {
             Event::Stop => self.ask(question),
             Event::GuestPanicked { action, .. } => {
                 let action = peer_text(&action.to_string());
-                self.panicked(&action, "the guest's kernel panicked: see its console");
+                self.panicked(&action, PANICKED);
             }
             Event::GuestCrashLoaded { action } => {
                 let text = "the guest's kernel panicked, and another one saves what it left";

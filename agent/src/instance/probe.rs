@@ -61,28 +61,49 @@ pub(super) fn ssh(address: Ipv6Addr) -> SocketAddrV6 {
     SocketAddrV6::new(address, SSH, 0, 0)
 }
 
-/// Asks the server for ever. `rebooted` is when a guest that had answered began to boot
-/// again: one that does not come back is silent since then.
+/// What is known of a guest before it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// It has not answered: it boots, perhaps.
+    Boots,
+    /// It had answered and boots again: if it does not come back it is silent since then.
+    Reboots {
+        /// When it began to.
+        since: OffsetDateTime,
+    },
+    /// It has answered, and may not any more.
+    Answered,
+    /// It does not answer any more, and that was told.
+    Silent,
+}
+
+/// Asks the server for ever.
 pub(super) async fn watch(
     server: SocketAddrV6,
     pace: Pace,
-    rebooted: Option<OffsetDateTime>,
+    before: Before,
     mut tell: impl FnMut(Seen),
 ) {
-    {
-        let mut answered = std::pin::pin!(until_answered(server, pace, pace.eager.1));
-        if let Some(since) = rebooted
-            && timeout(pace.reboot, answered.as_mut()).await.is_err()
-        {
-            tell(Seen::Silent { since });
-            answered.await;
-        } else if rebooted.is_none() {
-            answered.await;
+    match before {
+        Before::Answered => {}
+        Before::Boots => until_answered(server, pace, pace.eager.1).await,
+        Before::Silent => until_answered(server, pace, Duration::ZERO).await,
+        Before::Reboots { since } => {
+            let mut answered = std::pin::pin!(until_answered(server, pace, pace.eager.1));
+            if timeout(pace.reboot, answered.as_mut()).await.is_err() {
+                tell(Seen::Silent { since });
+                answered.await;
+            }
         }
     }
-    tell(Seen::Answers);
+    let mut at_once = before == Before::Answered;
+    if !at_once {
+        tell(Seen::Answers);
+    }
     loop {
-        sleep(jittered(pace.calm)).await;
+        if !std::mem::take(&mut at_once) {
+            sleep(jittered(pace.calm)).await;
+        }
         let asked = OffsetDateTime::now_utc();
         if answers_at_last(server, pace).await {
             continue;
@@ -195,9 +216,9 @@ mod tests {
             self.manners.store(manners, Ordering::Relaxed);
         }
 
-        fn watched(&self, rebooted: Option<OffsetDateTime>) -> mpsc::UnboundedReceiver<Seen> {
+        fn watched(&self, before: Before) -> mpsc::UnboundedReceiver<Seen> {
             let (tell, told) = mpsc::unbounded_channel();
-            let work = watch(self.address, FAST, rebooted, move |seen| {
+            let work = watch(self.address, FAST, before, move |seen| {
                 let _ = tell.send(seen);
             });
             tokio::spawn(work);
@@ -213,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_asked_again_after_it_answered() {
         let server = Server::new(ENDS).await;
-        let mut told = server.watched(None);
+        let mut told = server.watched(Before::Boots);
         while server.asked.load(Ordering::Relaxed) < 3 {
             sleep(Duration::from_millis(1)).await;
         }
@@ -245,12 +266,41 @@ mod tests {
     async fn a_guest_that_does_not_come_back_from_a_reboot_is_silent_since_then() {
         let server = Server::new(ENDS).await;
         let since = OffsetDateTime::now_utc() - Duration::from_secs(7);
-        let mut told = server.watched(Some(since));
+        let mut told = server.watched(Before::Reboots { since });
         assert_eq!(next(&mut told).await, Seen::Silent { since });
         server.be(ANSWERS);
         assert_eq!(next(&mut told).await, Seen::Answers);
         // One that does is not.
-        let mut told = server.watched(Some(since));
+        let mut told = server.watched(Before::Reboots { since });
+        assert_eq!(next(&mut told).await, Seen::Answers);
+    }
+
+    #[tokio::test]
+    async fn a_later_agent_goes_on_from_what_was_seen() {
+        let server = Server::new(ENDS).await;
+        let before = OffsetDateTime::now_utc();
+        let mut told = server.watched(Before::Answered);
+        let Seen::Silent { since } = next(&mut told).await else {
+            panic!("it does not answer")
+        };
+        assert!(since >= before, "{since} {before}");
+        server.be(ANSWERS);
+        assert_eq!(next(&mut told).await, Seen::Answers);
+        // What is known is not told again.
+        let mut told = server.watched(Before::Answered);
+        let asked = server.asked.load(Ordering::Relaxed);
+        while server.asked.load(Ordering::Relaxed) < asked + 6 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(told.try_recv().is_err());
+        server.be(ENDS);
+        let mut told = server.watched(Before::Silent);
+        let asked = server.asked.load(Ordering::Relaxed);
+        while server.asked.load(Ordering::Relaxed) < asked + 6 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(told.try_recv().is_err());
+        server.be(ANSWERS);
         assert_eq!(next(&mut told).await, Seen::Answers);
     }
 

@@ -89,6 +89,7 @@ impl Task {
                 }
                 Heard::Done(Due::Tick) => {
                     self.bound_logs();
+                    self.keep_health().await?;
                     if self.jobs.matched == Matched::AfterTick {
                         self.jobs.matched = Matched::Due;
                     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cgroup::{Applied, CgroupPlan},
-    db::{DbError, InstanceRow, ProcessRow, VolumeState},
+    db::{DbError, GuestHealth, InstanceRow, ProcessRow, VolumeState},
     fault,
     fs::{blocking, make_private_dir},
     guest_net::GuestNetError,
@@ -219,6 +219,7 @@ impl Context {
             tap_fd,
             accel: self.node.accel.word().to_owned(),
             launched_at: OffsetDateTime::now_utc(),
+            guest: GuestHealth::default(),
         };
         self.node.db.set_process(&self.id, Some(row)).await
     }

@@ -9,7 +9,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::{context::Context, job::Jobs};
 use crate::{
-    db::{DbError, InstanceRow, ProcessRow},
+    db::{DbError, GuestHealth, InstanceRow, ProcessRow},
     fault,
     life::{
         Circumstances, Decision, DeleteStep, Desired, Failure, Phase, Settled, StartStep,
@@ -48,6 +48,8 @@ pub(super) struct Task {
     pub(super) jobs: Jobs,
     /// Asks for the guest's SSH server.
     pub(super) probe: Option<tokio::task::JoinHandle<()>>,
+    /// What is on record of the guest.
+    pub(super) health: GuestHealth,
     /// Keeps the logs short.
     pub(super) log_bounder: Option<tokio::task::JoinHandle<()>>,
     /// QEMU is to be asked for the machine's state once more.
@@ -89,6 +91,7 @@ impl Task {
             wake,
             jobs: Jobs::new(),
             probe: None,
+            health: GuestHealth::default(),
             log_bounder: None,
             ask_again: false,
         };
@@ -132,6 +135,8 @@ impl Task {
                 let pid = process.pid();
                 if recorded.is_none_or(|p| p.pid != pid) {
                     self.ctx.record_process(&process, TAP_FD).await?;
+                } else if let Some(recorded) = recorded {
+                    self.restore_health(recorded.guest);
                 }
                 self.vm = Some(Vm {
                     process,

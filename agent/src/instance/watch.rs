@@ -10,21 +10,64 @@ use tracing::{Instrument, info, warn};
 
 use super::{
     context::Context,
-    probe::{self, PACE, Seen},
+    probe::{self, Before, PACE, Seen},
     start::age,
     task::Task,
 };
 use crate::{
-    db::{InstanceRow, rfc3339},
+    db::{DbError, GuestHealth, InstanceRow, rfc3339},
     life::Phase,
 };
+
+/// What is told of a guest whose SSH server answered before.
+const SILENT: &str = "the guest's SSH server has stopped to answer: the guest hangs, has no \
+                      network, or ended the server";
+/// What is told of a guest that panicked.
+pub(super) const PANICKED: &str = "the guest's kernel panicked: see its console";
 
 impl Task {
     /// Asks for the guest's SSH server from now on, unless that is going on.
     pub(super) fn watch_guest(&mut self, row: &InstanceRow) {
         if self.probe.is_none() {
-            self.start_watching(row, None);
+            let before = match self.health {
+                GuestHealth {
+                    answered: false, ..
+                } => Before::Boots,
+                health if health.silent_since.is_some() => Before::Silent,
+                _ => Before::Answered,
+            };
+            self.start_watching(row, before);
         }
+    }
+
+    /// What an agent before this one saw of the guest still is so, for all we know.
+    pub(super) fn restore_health(&mut self, health: GuestHealth) {
+        self.health = health;
+        if let Some(since) = health.panicked_since {
+            self.ctx
+                .set_warning_since(WarningKind::GuestPanicked, since, PANICKED);
+        }
+        match health.silent_since {
+            Some(since) => self
+                .ctx
+                .set_warning_since(WarningKind::NotAnswering, since, SILENT),
+            None => self.ctx.status.send_modify(|s| s.ready = health.answered),
+        }
+    }
+
+    /// Records what is known of the guest, where that has changed. Not at once: a guest may panic
+    /// and reboot as often as it likes.
+    pub(super) async fn keep_health(&mut self) -> Result<(), DbError> {
+        let health = self.ctx.health();
+        if health != self.health {
+            self.ctx
+                .node
+                .db
+                .set_guest_health(&self.ctx.id, health)
+                .await?;
+            self.health = health;
+        }
+        Ok(())
     }
 
     /// The guest boots again: what was told of it is over, and it has to answer anew.
@@ -36,22 +79,23 @@ impl Task {
         if had_answered && let Some(probe) = self.probe.take() {
             probe.abort();
             self.ctx.status.send_modify(|s| s.ready = false);
-            self.start_watching(row, Some(OffsetDateTime::now_utc()));
+            let since = OffsetDateTime::now_utc();
+            self.start_watching(row, Before::Reboots { since });
         }
     }
 
-    fn start_watching(&mut self, row: &InstanceRow, rebooted: Option<OffsetDateTime>) {
+    fn start_watching(&mut self, row: &InstanceRow, before: Before) {
         let server = probe::ssh(self.ctx.node.net.guest(row).network.guest());
         let ctx = self.ctx.clone();
-        let (began, before) = match rebooted {
-            Some(_) => (Instant::now(), Duration::ZERO),
-            None => (Instant::now(), age(row.process.as_ref())),
+        let began = Instant::now();
+        let mut boots = match before {
+            Before::Boots => Some(age(row.process.as_ref())),
+            Before::Reboots { .. } => Some(Duration::ZERO),
+            Before::Answered | Before::Silent => None,
         };
-        let mut boots = true;
         let watch = async move {
-            probe::watch(server, PACE, rebooted, |seen| {
-                let booted = boots.then(|| before + began.elapsed());
-                boots = false;
+            probe::watch(server, PACE, before, |seen| {
+                let booted = boots.take().map(|earlier| earlier + began.elapsed());
                 ctx.guest_seen(seen, booted);
             })
             .await;
@@ -61,6 +105,18 @@ impl Task {
 }
 
 impl Context {
+    /// What is known of the guest.
+    fn health(&self) -> GuestHealth {
+        let status = self.status.borrow();
+        let since = |kind| status.warnings.get(&kind).map(|w| w.since);
+        let silent_since = since(WarningKind::NotAnswering);
+        GuestHealth {
+            answered: status.ready || silent_since.is_some(),
+            silent_since,
+            panicked_since: since(WarningKind::GuestPanicked),
+        }
+    }
+
     /// Tells what became of the guest's SSH server. `booted` is how long a guest took
     /// that was waited for to boot.
     pub(super) fn guest_seen(&self, seen: Seen, booted: Option<Duration>) {
@@ -93,9 +149,7 @@ impl Context {
             Seen::Silent { since } => {
                 warn!("SSH answers no more, since {}", rfc3339(since));
                 self.status.send_modify(|s| s.ready = false);
-                let text = "the guest's SSH server has stopped to answer: the guest hangs, has no \
-                            network, or ended the server";
-                self.set_warning_since(WarningKind::NotAnswering, since, text);
+                self.set_warning_since(WarningKind::NotAnswering, since, SILENT);
                 let data = json!({ "since": rfc3339(since) });
                 self.event(EventKind::NotAnswering, data);
             }

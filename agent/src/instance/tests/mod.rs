@@ -25,7 +25,7 @@ use tokio::{
 use super::spawn;
 use crate::{
     api::tests::harness,
-    db::{InstanceRow, NewInstance, ProcessRow},
+    db::{GuestHealth, InstanceRow, NewInstance, ProcessRow},
     ids::InstanceId,
     life::{Desired, Intent, Phase, Settled},
     node::Node,
@@ -86,6 +86,7 @@ impl Machine {
             tap_fd: TAP_FD,
             accel: "tcg".into(),
             launched_at: time::OffsetDateTime::now_utc(),
+            guest: GuestHealth::default(),
         };
         node.db.set_process(&id, Some(process)).await.unwrap();
         let run = node.paths.run(&id);
@@ -180,6 +181,19 @@ impl Machine {
             path.split('.').next() == Some(word)
         })
         .await;
+    }
+
+    /// Waits until what is on record of the guest is so.
+    async fn until_recorded(&self, what: &str, check: impl Fn(GuestHealth) -> bool) {
+        let began = Instant::now();
+        loop {
+            let health = self.row().await.process.unwrap().guest;
+            if check(health) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: {health:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn until(&self, what: &str, check: impl Fn(&Self) -> bool) {

@@ -4,7 +4,10 @@ use crn_api_types::WarningKind;
 use time::OffsetDateTime;
 
 use super::*;
-use crate::instance::{probe::Seen, task::Task};
+use crate::{
+    db::GuestHealth,
+    instance::{probe::Seen, task::Task},
+};
 
 #[tokio::test]
 async fn a_panic_is_told_until_the_guest_reboots() {
@@ -75,4 +78,50 @@ async fn a_guest_that_stops_to_answer_is_not_ready() {
         .filter(|kind| *kind != "phase")
         .collect();
     assert_eq!(kinds, ["ready", "not-answering", "ready"]);
+}
+
+#[tokio::test]
+async fn what_was_seen_of_a_guest_outlives_the_agent() {
+    let since = OffsetDateTime::now_utc() - Duration::from_secs(90);
+    let panicked = GuestHealth {
+        panicked_since: Some(since),
+        ..GuestHealth::default()
+    };
+    let silent = GuestHealth {
+        answered: true,
+        silent_since: Some(since),
+        ..GuestHealth::default()
+    };
+    let well = GuestHealth {
+        answered: true,
+        ..GuestHealth::default()
+    };
+    for health in [panicked, silent, well, GuestHealth::default()] {
+        let (_dir, node) = node().await;
+        let mut machine = Machine::new(&node, Phase::Running, Manners::Polite).await;
+        node.db.set_guest_health(&machine.id, health).await.unwrap();
+        machine.adopt().await;
+        machine
+            .until("asked", |m| !m.asked("query-status").is_empty())
+            .await;
+        let status = machine.task().status();
+        let told = |kind| status.warnings.get(&kind).map(|w| w.since);
+        assert_eq!(told(WarningKind::GuestPanicked), health.panicked_since);
+        assert_eq!(told(WarningKind::NotAnswering), health.silent_since);
+        assert_eq!(status.ready, health == well);
+    }
+}
+
+#[tokio::test]
+async fn what_is_seen_of_a_guest_is_recorded() {
+    let (_dir, node) = node().await;
+    let machine = Machine::adopted(&node, Phase::Running, Manners::Polite).await;
+    machine.say("GUEST_PANICKED", json!({ "action": "run" }));
+    machine
+        .until_recorded("a panic", |health| health.panicked_since.is_some())
+        .await;
+    machine.say("RESET", json!({ "guest": true, "reason": "guest-reset" }));
+    machine
+        .until_recorded("a reboot", |health| health == GuestHealth::default())
+        .await;
 }
