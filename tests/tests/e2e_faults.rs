@@ -11,7 +11,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -25,31 +24,13 @@ use tests::harness::{
 fn start<'a>(host: &'a Host, more: &[&str]) -> Agent<'a> {
     let image = images::tiny(|line| println!("{line}")).unwrap();
     let agent = Agent::start(host, more).unwrap();
-    import(&agent, "tiny:1", &image);
+    agent.import("tiny:1", &image).unwrap();
     agent
-}
-
-fn import(agent: &Agent<'_>, name: &str, image: &Path) {
-    let image = image.to_str().unwrap();
-    agent
-        .cli(&["image", "import", name, image, "--format", "qcow2"])
-        .unwrap();
 }
 
 fn create(agent: &Agent<'_>, name: &str, image: &str) -> Value {
-    let image = format!("--image={image}");
-    agent
-        .cli(&[
-            "instance",
-            "create",
-            "--name",
-            name,
-            &image,
-            "--memory=128MiB",
-            "--disk=64MiB",
-            "--allowed-ports=22,80",
-        ])
-        .unwrap()
+    let ports = ["--allowed-ports=22,80"];
+    agent.create(name, image, &ports).unwrap()
 }
 
 fn connect(host: &Host, agent: &Agent<'_>, name: &str) -> Tiny {
@@ -411,7 +392,7 @@ fn an_image_that_cannot_be_fetched_is_told_and_tried_again() {
     let text = view["warnings"].to_string();
     assert!(!text.contains("image-unavailable"), "{text}");
     // Somebody helps: whoever waits goes on at once.
-    import(&agent, "never:1", &image);
+    agent.import("never:1", &image).unwrap();
     agent.wait_phase("never", "running", PATIENCE).unwrap();
     nothing_named(&agent);
 
@@ -421,7 +402,7 @@ fn an_image_that_cannot_be_fetched_is_told_and_tried_again() {
     let view = agent.wait_phase("other", "failed", PATIENCE).unwrap();
     let why = view["failure"]["message"].as_str().unwrap();
     assert!(why.contains("digest"), "{why}");
-    import(&agent, "other:1", &image);
+    agent.import("other:1", &image).unwrap();
     agent.cli(&["instance", "start", "other"]).unwrap();
     agent.wait_phase("other", "running", PATIENCE).unwrap();
 }

@@ -27,37 +27,14 @@ use tests::harness::{
 const SILENCE: Duration = Duration::from_secs(2);
 
 fn create(agent: &Agent<'_>, name: &str, ports: &str) -> Value {
-    agent
-        .cli(&[
-            "instance",
-            "create",
-            "--name",
-            name,
-            "--image",
-            "tiny:1",
-            "--memory",
-            "128MiB",
-            "--disk",
-            "64MiB",
-            "--allowed-ports",
-            ports,
-        ])
-        .unwrap()
+    let ports = ["--allowed-ports", ports];
+    agent.create(name, "tiny:1", &ports).unwrap()
 }
 
 fn with_images(host: &Host) -> Agent<'_> {
     let image = images::tiny(|line| println!("{line}")).unwrap();
     let agent = Agent::start(host, &[]).unwrap();
-    agent
-        .cli(&[
-            "image",
-            "import",
-            "tiny:1",
-            image.to_str().unwrap(),
-            "--format",
-            "qcow2",
-        ])
-        .unwrap();
+    agent.import("tiny:1", &image).unwrap();
     agent
 }
 

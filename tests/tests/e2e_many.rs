@@ -38,16 +38,7 @@ fn ten_at_once() {
     let host = Host::new(Uplink::Routed).unwrap();
     let image = images::tiny(|line| println!("{line}")).unwrap();
     let mut agent = Agent::start(&host, &["[limits]", "vcpus = 64"]).unwrap();
-    agent
-        .cli(&[
-            "image",
-            "import",
-            "tiny:1",
-            image.to_str().unwrap(),
-            "--format",
-            "qcow2",
-        ])
-        .unwrap();
+    agent.import("tiny:1", &image).unwrap();
     let before = Snapshot::take(&host, Some(&agent)).unwrap();
 
     let each = |work: &(dyn Fn(&str) -> Value + Sync)| -> Vec<Value> {
@@ -60,21 +51,7 @@ fn ten_at_once() {
     };
     let create = |name: &str| {
         agent
-            .cli(&[
-                "instance",
-                "create",
-                "--name",
-                name,
-                "--image",
-                "tiny:1",
-                "--memory",
-                "128MiB",
-                "--disk",
-                "64MiB",
-                "--wait",
-                "--timeout",
-                "900",
-            ])
+            .create(name, "tiny:1", &["--wait", "--timeout=900"])
             .unwrap_or_else(|e| {
                 let logs = agent.cli_text(&["instance", "logs", name]);
                 panic!("{e}\n{}", logs.unwrap_or_else(|e| e.to_string()))

@@ -18,24 +18,12 @@ use tests::harness::{
 fn start(host: &Host) -> Agent<'_> {
     let image = images::tiny(|line| println!("{line}")).unwrap();
     let agent = Agent::start(host, &[]).unwrap();
-    let image = image.to_str().unwrap();
-    agent
-        .cli(&["image", "import", "tiny:1", image, "--format", "qcow2"])
-        .unwrap();
+    agent.import("tiny:1", &image).unwrap();
     agent
 }
 
 fn create(agent: &Agent<'_>, name: &str, more: &[&str]) -> Value {
-    let words = [
-        "instance",
-        "create",
-        "--name",
-        name,
-        "--image=tiny:1",
-        "--memory=128MiB",
-        "--disk=64MiB",
-    ];
-    agent.cli(&[&words, more].concat()).unwrap()
+    agent.create(name, "tiny:1", more).unwrap()
 }
 
 fn database(host: &Host) -> Connection {

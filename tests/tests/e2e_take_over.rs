@@ -36,18 +36,10 @@ const LASTING: &[&str] = &[
 ];
 
 fn create(agent: &Agent<'_>, name: &str, more: &[&str]) -> Value {
-    let words = [
-        "instance",
-        "create",
-        "--name",
-        name,
-        "--image=tiny:1",
-        "--memory=128MiB",
-        "--disk=64MiB",
-        "--wait",
-        "--timeout=900",
-    ];
-    agent.cli(&[&words, more].concat()).unwrap()
+    let wait = ["--wait", "--timeout=900"];
+    agent
+        .create(name, "tiny:1", &[&wait, more].concat())
+        .unwrap()
 }
 
 fn uptime(guest: &mut Tiny) -> f64 {
@@ -72,10 +64,7 @@ fn take_over(end: impl FnOnce(&mut Agent<'_>)) {
     let host = Host::new(Uplink::Routed).unwrap();
     let image = images::tiny(|line| println!("{line}")).unwrap();
     let mut agent = Agent::start_program(&host, &old, &[]).unwrap();
-    let image = image.to_str().unwrap();
-    agent
-        .cli(&["image", "import", "tiny:1", image, "--format", "qcow2"])
-        .unwrap();
+    agent.import("tiny:1", &image).unwrap();
     let empty = Snapshot::take(&host, Some(&agent)).unwrap();
 
     // What the old one leaves: a guest that runs, with a volume and a port of its own; one that is

@@ -160,6 +160,26 @@ impl<'a> Agent<'a> {
         self.cli(&["instance", "show", instance])
     }
 
+    /// Takes a QCOW2 image from a file, under a name.
+    ///
+    /// # Errors
+    /// When it is not taken.
+    pub fn import(&self, name: &str, image: &Path) -> Result<()> {
+        let image = image.to_str().ok_or("the image's path is not UTF-8")?;
+        self.cli(&["image", "import", name, image, "--format", "qcow2"])
+            .map(drop)
+    }
+
+    /// Creates an instance that is as small as can be, with more options.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn create(&self, name: &str, image: &str, more: &[&str]) -> Result<Value> {
+        let words = ["instance", "create", "--name", name, "--image", image];
+        let small = ["--memory=128MiB", "--disk=64MiB"];
+        self.cli(&[&words, &small[..], more].concat())
+    }
+
     /// Waits until an instance is in a phase.
     ///
     /// # Errors
@@ -173,6 +193,12 @@ impl<'a> Agent<'a> {
                 Err(view.to_string().into())
             }
         })
+    }
+
+    /// Its program's file.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        self.program.as_ref()
     }
 
     /// The agent's process, as the machine numbers it.
