@@ -165,7 +165,17 @@ fn processes() {
     let (report, certs) = (report.to_str().unwrap(), certs.to_str().unwrap());
     let mut ours = quiet(
         &ours(),
-        &["verify", report, "--certs", certs, "--offline", "--at", AT],
+        &[
+            "verify",
+            report,
+            "--certs",
+            certs,
+            "--offline",
+            "--at",
+            AT,
+            "--any-guest",
+            "--any-time",
+        ],
     );
     let mut attestation = quiet(&rival, &["verify", "attestation", certs, report]);
     let mut chain = quiet(&rival, &["verify", "certs", certs]);
