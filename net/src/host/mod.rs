@@ -119,7 +119,7 @@ impl HostNet {
         state.guests_only = self.guests_only().await?;
         self.write_table(&mut state).await?;
         let mut problems = Vec::new();
-        self.settings(&state, &mut problems).await;
+        self.settings(&state, &observed, &mut problems).await;
         self.set_problems(problems);
         Ok(())
     }
@@ -381,7 +381,7 @@ impl HostNet {
         if let Err(e) = self.look_at_others(&mut state).await {
             failed("the tables of other firewalls could not be looked at", e);
         }
-        repairs.sysctls = self.settings(&state, &mut problems).await;
+        repairs.sysctls = self.settings(&state, &observed, &mut problems).await;
         let obstacles = state.obstacles.iter().flat_map(|(_, _, found)| found);
         problems.extend(obstacles.cloned().map(Problem::Obstacle));
         self.set_problems(problems);
@@ -451,9 +451,18 @@ impl HostNet {
     }
 
     /// Writes the host's settings; returns those that were wrong. All are tried.
-    async fn settings(&self, state: &State, problems: &mut Vec<Problem>) -> Vec<String> {
+    async fn settings(
+        &self,
+        state: &State,
+        observed: &Observed,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<String> {
         let (spec, uplinks) = (self.spec().clone(), state.uplinks.names.clone());
-        let taps: Vec<_> = state.guests.values().map(|g| g.tap.clone()).collect();
+        let taps = state.guests.values().map(|g| &g.tap);
+        let with_ipv4 = spec.ipv4.is_some();
+        // The list of links has told of most: there are many taps, each with a file for each setting.
+        let wrong = taps.filter(|tap| !observed.forwards(tap.as_str(), with_ipv4));
+        let taps: Vec<_> = wrong.cloned().collect();
         let written = blocking(move || {
             let listeners = match sysctl::forwarding() {
                 (true, _) => BTreeSet::new(),

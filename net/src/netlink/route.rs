@@ -12,7 +12,7 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Route,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
     },
@@ -234,6 +234,8 @@ pub(crate) struct Link {
 pub(crate) struct Observed {
     /// By name.
     pub(crate) links: BTreeMap<String, Link>,
+    /// Links from which IPv6 packets are forwarded, and those from which IPv4 packets are.
+    pub(crate) forwarding: [BTreeSet<u32>; 2],
     /// Link, address, length of the network.
     pub(crate) addresses: BTreeSet<(u32, IpAddr, u8)>,
     /// Link, network, length: routes to what is on the link.
@@ -324,6 +326,34 @@ impl Router {
 }
 
 impl Observed {
+    fn forwarding(&mut self, link: u32, families: &[AfSpecUnspec]) {
+        let [ipv6, ipv4] = &mut self.forwarding;
+        for family in families {
+            match family {
+                AfSpecUnspec::Inet6(settings) => {
+                    ipv6.extend(settings.iter().find_map(|s| match s {
+                        AfSpecInet6::DevConf(c) if c.forwarding == 1 => Some(link),
+                        _ => None,
+                    }))
+                }
+                AfSpecUnspec::Inet(settings) => {
+                    ipv4.extend(settings.iter().find_map(|s| match s {
+                        AfSpecInet::DevConf(c) if c.forwarding == 1 => Some(link),
+                        _ => None,
+                    }))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether packets from a link are forwarded, of the families that guests have.
+    pub(crate) fn forwards(&self, name: &str, with_ipv4: bool) -> bool {
+        let [ipv6, ipv4] = &self.forwarding;
+        let link = self.links.get(name).map(|l| l.index);
+        link.is_some_and(|i| ipv6.contains(&i) && (!with_ipv4 || ipv4.contains(&i)))
+    }
+
     /// Notes one object. One that cannot be understood is none of ours: hosts have links of every
     /// kind.
     fn take(&mut self, answer: &Answer<'_>) {
@@ -343,6 +373,9 @@ impl Observed {
                         LinkAttribute::IfName(n) => name = Some(n),
                         LinkAttribute::Mtu(n) => mtu = n,
                         LinkAttribute::Address(a) => mac = a.try_into().ok().map(Mac),
+                        LinkAttribute::AfSpecUnspec(families) => {
+                            self.forwarding(m.header.index, &families);
+                        }
                         _ => {}
                     }
                 }
