@@ -1,4 +1,5 @@
-//! Images that QEMU itself cannot read: they are refused before a guest meets the error.
+//! Images that QEMU itself cannot read are refused before a guest meets the error, and those
+//! that it reads although something is missing are taken.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,10 +9,10 @@
 
 mod disk_support;
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, sync::atomic::AtomicBool};
 
-use disk::{Flaw, Format, inspect};
-use disk_support::{change64, get64, put64, qemu_io, run};
+use disk::{Flaw, Format, check, inspect, make_from};
+use disk_support::{change64, get64, put64, qemu_check, qemu_io, run};
 
 /// Where the header names the L1 table.
 const L1_OFFSET: usize = 40;
@@ -80,4 +81,48 @@ fn what_qemu_cannot_read_is_refused() {
         let error = judge().unwrap_err();
         assert!((case.flaw)(error.flaw().unwrap()), "{what}: {error}");
     }
+}
+
+/// Some writers, and copies without trailing zeros, leave out the end of the last table.
+#[test]
+fn a_table_without_its_zero_tail_is_read_as_qemu_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (whole, trimmed) = (at("whole"), at("trimmed"));
+    let create = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        whole.to_str().unwrap(),
+        "64M",
+    ];
+    run("qemu-img", create);
+    qemu_io(&whole, Format::Qcow2, &["write -z 1M 64k"]);
+    let mut image = std::fs::read(&whole).unwrap();
+    let l1 = usize::try_from(get64(&image, L1_OFFSET)).unwrap();
+    let l2 = usize::try_from(get64(&image, l1) & OFFSET).unwrap();
+    let end = image.iter().rposition(|&b| b != 0).unwrap() + 1;
+    assert!(end > l2, "the table is the last thing in the file");
+    image.truncate(end.next_multiple_of(8));
+    std::fs::write(&trimmed, &image).unwrap();
+
+    inspect(&std::fs::File::open(&trimmed).unwrap(), None).unwrap();
+    assert_eq!(qemu_check(&trimmed), (0, 0));
+    assert!(check(&trimmed).unwrap().is_clean());
+    let made = at("made");
+    let go = AtomicBool::new(false);
+    make_from(&trimmed, None, None, &made, &go, |_| ()).unwrap();
+    for other in [&whole, &made] {
+        let compare = ["compare", "-f", "qcow2", "-F", "qcow2"].map(std::ffi::OsStr::new);
+        let files = [trimmed.as_os_str(), other.as_os_str()];
+        run("qemu-img", compare.into_iter().chain(files));
+    }
+
+    // Without its beginning nothing says what it was.
+    image.truncate(l2);
+    std::fs::write(&trimmed, &image).unwrap();
+    let error = inspect(&std::fs::File::open(&trimmed).unwrap(), None).unwrap_err();
+    let flaw = error.flaw().unwrap();
+    assert!(matches!(flaw, Flaw::EntryBeyondFile { .. }), "{flaw}");
 }

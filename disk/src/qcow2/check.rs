@@ -3,13 +3,13 @@
 //! The same comparison as `qemu-img check` makes, without repair. Memory: four bytes for each
 //! cluster of the file, within [`MAX_CLUSTERS`].
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::fs::File;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Flaw, ReadError},
-    qcow2::tables::{COPIED, Mapping, Qcow2},
+    qcow2::tables::{COPIED, Mapping, Qcow2, read_padded},
 };
 
 /// Most clusters of a file that can be checked: 4 TiB with 64 KiB clusters, 256 MiB of memory.
@@ -189,7 +189,7 @@ impl Refcounts<'_> {
         for (index, block) in self.blocks.iter().enumerate() {
             let used = used.next().unwrap_or(&[]);
             match block {
-                Some(offset) => self.disk.file.read_exact_at(&mut bytes, *offset)?,
+                Some(offset) => read_padded(self.disk.file, &mut bytes, *offset)?,
                 None if used.is_empty() => continue,
                 None => bytes.fill(0),
             }

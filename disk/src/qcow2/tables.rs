@@ -109,7 +109,8 @@ impl<'a> Qcow2<'a> {
         self.table_target(Table::RefcountTable, index, entry)
     }
 
-    /// A table of one cluster: aligned, and wholly in the file.
+    /// A table of one cluster: aligned, and begun in the file. Some writers leave out the zeros at
+    /// the end of the last one; QEMU reads what a file does not have as zeros.
     fn table_target(&self, table: Table, index: u64, offset: u64) -> Result<Option<u64>, Flaw> {
         if offset == 0 {
             return Ok(None);
@@ -122,10 +123,7 @@ impl<'a> Qcow2<'a> {
                 offset,
             });
         }
-        if offset
-            .checked_add(cluster_size)
-            .is_none_or(|end| end > self.len)
-        {
+        if offset >= self.len {
             return Err(Flaw::EntryBeyondFile {
                 table,
                 index,
@@ -316,6 +314,23 @@ fn first_cluster(file: &File, len: u64) -> Result<Vec<u8>, ReadError> {
     Ok(cluster)
 }
 
+/// Fills `block` from `offset` on; with zeros where the file has ended.
+pub(crate) fn read_padded(file: &File, block: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = block.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => {
+                rest.fill(0);
+                break;
+            }
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 /// Reads `count` big-endian words; callers have bounded `count`.
 fn read_entries(file: &File, offset: u64, count: u64) -> io::Result<Vec<u64>> {
     let count = usize::try_from(count).map_err(io::Error::other)?;
@@ -325,7 +340,7 @@ fn read_entries(file: &File, offset: u64, count: u64) -> io::Result<Vec<u64>> {
         let block = block
             .get_mut(..READ.min((count - entries.len()) * 8))
             .unwrap_or_default();
-        file.read_exact_at(block, offset + entries.len() as u64 * 8)?;
+        read_padded(file, block, offset + entries.len() as u64 * 8)?;
         entries.extend(
             block
                 .chunks_exact(8)
