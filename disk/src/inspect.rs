@@ -38,7 +38,7 @@ pub struct ImageInfo {
     /// Whether some clusters are compressed.
     pub compressed: bool,
     /// Whether the first sector has the mark of a disk that a firmware boots from (55 AA; GPT has
-    /// it too). `None` where it was not looked at. Without it a guest most likely finds "not a
+    /// it too). `None` where only QEMU reads it. Without it a guest most likely finds "not a
     /// bootable disk".
     #[serde(default)]
     pub boot_mark: Option<bool>,
@@ -106,7 +106,7 @@ fn qcow2(file: &File, len: u64) -> Result<ImageInfo, ReadError> {
         file_size: ByteSize::from_bytes(len),
         cluster_size: Some(ByteSize::from_bytes(image.header.cluster_size())),
         compressed: allocated.compressed > 0,
-        boot_mark: None,
+        boot_mark: image.first_sector()?.map(|start| has_boot_mark(&start)),
     })
 }
 

@@ -797,14 +797,41 @@ fn an_import_mends_a_damaged_image() {
 
 /// What a firmware looks for, and a warning can be made of.
 #[test]
-fn a_raw_image_says_whether_it_has_a_boot_mark() {
+fn an_image_says_whether_it_has_a_boot_mark() {
     let bench = Bench::new();
-    let path = bench.dir.path().join("image");
+    let at = |name: &str| bench.dir.path().join(name);
+    let (raw, qcow2) = (at("raw"), at("qcow2"));
+    let found = |path: &Path| inspect(&File::open(path).unwrap(), None).unwrap().boot_mark;
     for (mark, expected) in [([0, 0], false), ([0x55, 0xaa], true)] {
-        let mut image = vec![0; 8192];
+        let mut image = vec![0; 1 << 20];
         image[510..512].copy_from_slice(&mark);
-        std::fs::write(&path, image).unwrap();
-        let info = inspect(&File::open(&path).unwrap(), None).unwrap();
-        assert_eq!(info.boot_mark, Some(expected));
+        // Something is there in any case.
+        image[..440].fill(7);
+        std::fs::write(&raw, image).unwrap();
+        assert_eq!(found(&raw), Some(expected));
+        for (options, expected) in [
+            ("-o compat=0.10", Some(expected)),
+            ("-c", Some(expected)),
+            ("-c -o compression_type=zstd", None),
+            ("-o extended_l2=on", None),
+        ] {
+            let words = format!("convert -f raw -O qcow2 {options}");
+            let files = [raw.as_os_str(), qcow2.as_os_str()];
+            let words = words.split(' ').map(std::ffi::OsStr::new).chain(files);
+            disk_support::run("qemu-img", words);
+            assert_eq!(found(&qcow2), expected, "{options}");
+        }
     }
+    std::fs::write(&qcow2, empty_image()).unwrap();
+    assert_eq!(found(&qcow2), Some(false));
+    // Marked in the file, and read as zeros.
+    let mut image = full_image();
+    let (l2, flag) = ((get64(&image, L1) & !COPIED) as usize, 1);
+    let start = (get64(&image, l2) & !COPIED) as usize;
+    image[start + 510..start + 512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&qcow2, &image).unwrap();
+    assert_eq!(found(&qcow2), Some(true));
+    disk_support::change64(&mut image, l2, |entry| entry | flag);
+    std::fs::write(&qcow2, &image).unwrap();
+    assert_eq!(found(&qcow2), Some(false));
 }

@@ -58,6 +58,11 @@ pub struct ImageView {
     pub file_size: Option<u64>,
     /// Where it came from, or would come from.
     pub source: String,
+    /// Whether its first sector has the mark of a disk that can be booted from (55 AA). Told of one
+    /// that was just fetched or verified, as far as it is known; without it a guest most likely
+    /// finds no bootable disk.
+    #[serde(default)]
+    pub boot_mark: Option<bool>,
     /// Its distribution mends it no more for everybody.
     #[serde(default)]
     pub retired: bool,

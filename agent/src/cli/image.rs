@@ -92,6 +92,11 @@ async fn follow<B: Serialize>(
     if out.json {
         return out.value(&view);
     }
+    if view.boot_mark == Some(false) {
+        let what = "its first sector is not marked as bootable (55 AA)";
+        let then = "a guest most likely finds no bootable disk";
+        out.note(&format!("note: {what}: {then}"));
+    }
     let digest = view.digest.as_deref().unwrap_or_default();
     out.text(&format!("{}: {digest}\n", table::plain(&view.name)))
 }

@@ -88,6 +88,7 @@ pub(super) fn image() -> ImageView {
         virtual_size: Some(3 << 30),
         file_size: Some(348_651_520),
         source: "https://cloud.debian.org/images/x.qcow2".into(),
+        boot_mark: None,
         retired: false,
         instances: 3,
         added_at: Some("2026-11-25T01:59:00Z".into()),

@@ -28,6 +28,7 @@ fn named(row: ImageRow, instances: u64) -> ImageView {
         virtual_size: Some(row.virtual_size),
         file_size: Some(row.file_size),
         source: row.source,
+        boot_mark: None,
         retired: false,
         instances,
         added_at: Some(rfc3339(row.added_at)),
@@ -125,6 +126,7 @@ fn unnamed(digest: &Sha256, info: Option<disk::ImageInfo>, instances: u64) -> Im
         format: info.as_ref().map(|i| i.format.to_string()),
         virtual_size: info.as_ref().map(|i| i.virtual_size.bytes()),
         file_size: info.as_ref().map(|i| i.file_size.bytes()),
+        boot_mark: info.and_then(|i| i.boot_mark),
         instances,
         ..fetchable(digest.to_string(), String::new())
     }
@@ -146,6 +148,7 @@ fn fetchable(name: String, source: String) -> ImageView {
         virtual_size: None,
         file_size: None,
         source,
+        boot_mark: None,
         retired: false,
         instances: 0,
         added_at: None,
@@ -160,6 +163,7 @@ async fn view(node: &Arc<Node>, name: &ImageName) -> Result<ImageView, OpError> 
         let instances = used(&row.digest);
         return Ok(ImageView {
             stored: stored.is_some(),
+            boot_mark: stored.and_then(|image| image.info.boot_mark),
             retired: is_retired(node, name.as_str()),
             ..named(row, instances)
         });

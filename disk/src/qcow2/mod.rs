@@ -15,9 +15,11 @@
 //! - [`layout`]: where tables may lie, and the image of an empty disk; pure
 //! - [`tables`]: L1, L2 and refcount tables of a file, read in bounded memory
 //! - [`check`]: are refcounts what the tables say?
+//! - [`first`]: the first sector of a disk, as its guest sees it
 //! - [`grow`]: a larger virtual size for a disk that is not in use
 
 pub(crate) mod check;
+mod first;
 pub(crate) mod grow;
 pub(crate) mod header;
 pub(crate) mod layout;

@@ -102,6 +102,7 @@ async fn an_image_comes_from_a_url_without_a_restart() {
     assert_eq!(view.digest, Some(digest.to_string()));
     assert_eq!(view.source, format!("{url}/disk.qcow2"));
     assert!(view.stored && !view.retired);
+    assert_eq!(view.boot_mark, Some(false), "an empty disk");
     // Instances can be layered over it from now on.
     assert!(node.images.is_known(&name).await.unwrap());
     let list = images::list(&node, &MEMBER).await.unwrap();
