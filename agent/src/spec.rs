@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use crn_api_types::{CreateRequest, Firmware};
+use crn_api_types::{CreateRequest, FileSystem, Firmware};
 use disk::{
     MiB,
-    seed::{MountPoint, SshKey, UserData},
+    seed::{Filesystem, MountPoint, SshKey, UserData},
 };
 use net::PortRule;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,16 @@ pub enum SpecError {
         max: u64,
         /// What was asked for.
         value: u64,
+    },
+    /// A volume that has no room for its file system.
+    #[error("{wanted} needs a volume of at least {least} MiB, not {mib}")]
+    TooSmall {
+        /// The file system.
+        wanted: FileSystem,
+        /// Its smallest volume, MiB.
+        least: u64,
+        /// What was asked for.
+        mib: u64,
     },
     /// More of something than an instance can have.
     #[error("{count} {what}: an instance can have {max}")]
@@ -247,6 +257,29 @@ pub fn volume_size(mib: u64, limits: &Limits) -> Result<MiB, SpecError> {
         limits.instance_disk_mib,
     )
     .map(mib_of)
+}
+
+/// The file system as the seed knows it.
+#[must_use]
+pub fn file_system(wanted: FileSystem) -> Filesystem {
+    match wanted {
+        FileSystem::Ext4 => Filesystem::Ext4,
+        FileSystem::Xfs => Filesystem::Xfs,
+        FileSystem::Btrfs => Filesystem::Btrfs,
+    }
+}
+
+/// Checks that a guest can make the file system on a volume of this size: it would find out at
+/// its first start, where nobody looks.
+///
+/// # Errors
+/// [`SpecError::TooSmall`].
+pub fn has_room_for(wanted: FileSystem, mib: u64) -> Result<(), SpecError> {
+    let least = file_system(wanted).least_mib().into();
+    if mib < least {
+        return Err(SpecError::TooSmall { wanted, least, mib });
+    }
+    Ok(())
 }
 
 /// Checks everything that can be checked without looking at other instances.

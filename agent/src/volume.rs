@@ -314,7 +314,10 @@ mod tests {
     async fn volumes(dir: &Path) -> (Volumes, VolumeRow) {
         let (db, _) = Db::open(&dir.join("agent.db")).unwrap();
         let (owner, name) = (Owner::Operator, "data".parse().unwrap());
-        let row = db.insert_volume(&owner, &name, 16, ROOM).await.unwrap();
+        let row = db
+            .insert_volume(&owner, crate::db::NewVolume::empty(&name, 16), ROOM)
+            .await
+            .unwrap();
         (Volumes::new(dir.join("volumes"), db), row)
     }
 

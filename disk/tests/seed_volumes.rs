@@ -33,6 +33,8 @@ fn old_line(serial: &str, at: &str, comment: &str) -> String {
 struct Guest {
     dir: tempfile::TempDir,
     loops: Vec<String>,
+    /// What its volumes are to be formatted as.
+    fs: Filesystem,
 }
 
 impl Drop for Guest {
@@ -60,7 +62,8 @@ impl Guest {
         }
         fs::write(dir.path().join("etc/fstab"), fstab).unwrap();
         let loops = Vec::new();
-        let mut guest = Guest { dir, loops };
+        let fs = Filesystem::Ext4;
+        let mut guest = Guest { dir, loops, fs };
         for serial in [A, B] {
             guest.plug(serial);
         }
@@ -101,7 +104,7 @@ impl Guest {
         let volumes = volumes.iter().map(|(serial, mount)| SeedVolume {
             serial: (*serial).to_owned(),
             mount: mount.parse().unwrap(),
-            fs: Filesystem::Ext4,
+            fs: self.fs,
         });
         let spec = SeedSpec {
             volumes: volumes.collect(),
@@ -205,6 +208,40 @@ fn a_new_volume_is_formatted_once_and_mounted() {
     let again = guest.boot_then(&volumes, "cat /mnt/data/sub/file");
     assert_eq!((again.fstab, again.mounts), (boot.fstab, boot.mounts));
     assert_eq!(again.output, "kept\n");
+}
+
+#[test]
+fn a_new_volume_gets_the_file_system_that_was_asked_for() {
+    let mut guest = Guest::new("");
+    guest.fs = Filesystem::Xfs;
+    guest.unplug(A);
+    let size = disk::ByteSize::from_mib(guest.fs.least_mib());
+    disk::grow(&guest.disk(A), disk::Format::Raw, size).unwrap();
+    guest.plug(A);
+    let boot = guest.boot_then(&[(A, DATA)], "echo kept >/mnt/data/file");
+    assert_eq!(boot.mounts, [format!("{A} {DATA} xfs")]);
+    // What is there stays, whatever is asked for later.
+    guest.fs = Filesystem::Ext4;
+    let again = guest.boot_then(&[(A, DATA)], "cat /mnt/data/file");
+    assert_eq!((again.mounts, again.output), (boot.mounts, "kept\n".into()));
+}
+
+/// A guest's image may not have the tools: it is said, and nothing else is made instead.
+#[test]
+fn a_file_system_that_cannot_be_made_is_told_of() {
+    let mut guest = Guest::new("");
+    // No room for it here, which mkfs finds, where it is.
+    guest.fs = Filesystem::Btrfs;
+    let boot = guest.boot(&[(A, DATA)]);
+    assert!(boot.mounts.is_empty(), "{:?}", boot.mounts);
+    let log = fs::read_to_string(guest.dir.path().join("log")).unwrap();
+    assert!(log.contains("has no file system: mkfs.btrfs"), "{log}");
+    // Another one is taken by the next boot.
+    guest.fs = Filesystem::Ext4;
+    assert_eq!(
+        guest.boot(&[(A, DATA)]).mounts,
+        [format!("{A} {DATA} ext4")]
+    );
 }
 
 #[test]

@@ -31,8 +31,8 @@ pub use node::{NodeStatus, Totals};
 pub use owner::{Address, AddressError, Owner};
 pub use phase::{Desired, Failure, FailureCode, Phase, Step, StopReason};
 pub use volume::{
-    AttachVolume, CreateVolume, ExportRequest, ExportView, ImportVolume, ResizeVolume, VolumeState,
-    VolumeView,
+    AttachVolume, CreateVolume, ExportRequest, ExportView, FileSystem, ImportVolume, ResizeVolume,
+    VolumeState, VolumeView,
 };
 pub use warning::{NodeWarning, NodeWarningKind, Warning, WarningKind};
 

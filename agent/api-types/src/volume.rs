@@ -23,6 +23,18 @@ words! {
     }
 }
 
+words! {
+    /// What a guest makes on a volume that has nothing on it, when it mounts it first.
+    FileSystem {
+        /// ext4: its tools are in every image.
+        Ext4 = "ext4",
+        /// XFS: its tools must be in the guest's image; 300 MiB at least.
+        Xfs = "xfs",
+        /// Btrfs: its tools must be in the guest's image; 128 MiB at least.
+        Btrfs = "btrfs",
+    }
+}
+
 /// A new volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -34,6 +46,8 @@ pub struct CreateVolume {
     pub name: String,
     /// Size in MiB; the configured default unless given.
     pub size_mib: Option<u64>,
+    /// What its guest makes on it when it mounts it first; `ext4` unless given.
+    pub file_system: Option<FileSystem>,
 }
 
 /// A new volume with the content of a file of the agent's host.
@@ -111,6 +125,8 @@ pub struct VolumeView {
     pub size_mib: u64,
     /// Whether its file is there.
     pub state: VolumeState,
+    /// What its guest makes on it if it has nothing on it. Not what is there: that is the guest's.
+    pub file_system: FileSystem,
     /// Name of the instance that it is attached to.
     pub instance: Option<String>,
     /// Where that guest mounts it.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use crn_api_types::FileSystem;
 
 use super::parse::{Seconds, Size, VolumeArg};
 use crate::qemu::launcher::LauncherArgs;
@@ -268,6 +269,9 @@ pub enum VolumeCommand {
         /// Size, in GiB or with a unit [default: as configured]
         #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
         size: Option<Size>,
+        /// What its guest makes on it at the first mount: ext4, xfs or btrfs [default: ext4]
+        #[arg(long, value_name = "FILESYSTEM")]
+        fs: Option<FileSystem>,
     },
     /// List all volumes
     #[command(visible_alias = "ls")]

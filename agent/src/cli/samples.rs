@@ -1,8 +1,8 @@
 //! Views as the agent sends them, for tests.
 
 use crn_api_types::{
-    AttachedVolume, Desired, Event, EventKind, Firmware, ImageView, InstanceView, NodeStatus,
-    Owner, Phase, Step, Totals, VolumeState, VolumeView, Warning, WarningKind,
+    AttachedVolume, Desired, Event, EventKind, FileSystem, Firmware, ImageView, InstanceView,
+    NodeStatus, Owner, Phase, Step, Totals, VolumeState, VolumeView, Warning, WarningKind,
 };
 
 pub(super) fn instance() -> InstanceView {
@@ -73,6 +73,7 @@ pub(super) fn volume() -> VolumeView {
         owner: Owner::Operator,
         size_mib: 10_240,
         state: VolumeState::Ready,
+        file_system: FileSystem::Ext4,
         instance: Some("my-web-server".into()),
         mount: Some("/data".into()),
         created_at: "2026-11-25T01:59:00Z".into(),

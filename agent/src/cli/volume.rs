@@ -17,10 +17,11 @@ use crate::client::{Client, ClientError, segment};
 /// Carries out a `volume` command.
 pub(super) async fn run(client: &Client, out: Out, command: VolumeCommand) -> Result<(), Failure> {
     match command {
-        VolumeCommand::Create { name, size } => {
+        VolumeCommand::Create { name, size, fs } => {
             let request = CreateVolume {
                 name,
                 size_mib: size.map(|s| s.mib),
+                file_system: fs,
             };
             let view = client
                 .send(Method::POST, "/v1/volumes", Some(&request))
@@ -192,6 +193,10 @@ fn show(out: Out, view: &VolumeView) -> Result<(), Failure> {
         ("Id", view.id.clone()),
         ("Size", table::mib(view.size_mib)),
         ("State", view.state.to_string()),
+        (
+            "File system",
+            format!("{}, made where there is none", view.file_system),
+        ),
         (
             "Attached to",
             attached.unwrap_or_else(|| "nobody".to_owned()),

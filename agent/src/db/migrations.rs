@@ -168,6 +168,11 @@ ALTER TABLE instances ADD COLUMN machine TEXT;  -- QEMU's machine type with its 
 ALTER TABLE instances ADD COLUMN cpu TEXT;      -- the CPU model; known with the machine
 ";
 
+/// A volume has the file system that its guest makes on it. Until now all got ext4.
+const V5: &str = "
+ALTER TABLE volumes ADD COLUMN file_system TEXT NOT NULL DEFAULT 'ext4';
+";
+
 /// The first version that overwrites what it deletes.
 const WITH_SECURE_DELETE: usize = 3;
 
@@ -177,6 +182,7 @@ fn migrations() -> Migrations<'static> {
         M::up_with_hook(V2, digest_user_data),
         M::up_with_hook(V3, hyphenate_phases).foreign_key_check(),
         M::up(V4),
+        M::up(V5),
     ])
 }
 

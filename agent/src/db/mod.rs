@@ -32,7 +32,7 @@ pub use events::About;
 pub use images::ImageRow;
 pub use instances::{GuestHealth, Hardware, InstanceRow, NewInstance, ProcessRow};
 pub use scope::Scope;
-pub use volumes::VolumeRow;
+pub use volumes::{NewVolume, VolumeRow};
 
 /// What can go wrong with the database.
 #[derive(Debug, thiserror::Error)]

@@ -311,7 +311,11 @@ async fn instances_are_found_by_name_id_and_beginning() {
 async fn a_volume_is_never_had_by_naming_it() {
     let (_dir, db) = open();
     let theirs = db
-        .insert_volume(&tenant(1), &"data".parse().unwrap(), 64, room())
+        .insert_volume(
+            &tenant(1),
+            crate::db::NewVolume::empty(&"data".parse().unwrap(), 64),
+            room(),
+        )
         .await
         .unwrap();
     // Another owner's instance that names it gets one of its own.

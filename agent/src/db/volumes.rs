@@ -1,6 +1,6 @@
 //! Records of volumes.
 
-use crn_api_types::{Owner, Subject, VolumeState};
+use crn_api_types::{FileSystem, Owner, Subject, VolumeState};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use time::OffsetDateTime;
 
@@ -29,6 +29,8 @@ pub struct VolumeRow {
     pub mib: u64,
     /// Whether the file is there.
     pub state: VolumeState,
+    /// What its guest makes on it if it has nothing on it.
+    pub file_system: FileSystem,
     /// The instance that has it.
     pub instance: Option<InstanceId>,
     /// That instance's name.
@@ -39,8 +41,34 @@ pub struct VolumeRow {
     pub created_at: OffsetDateTime,
 }
 
+/// A volume to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewVolume {
+    /// Name.
+    pub name: Name,
+    /// Size, MiB.
+    pub mib: u64,
+    /// How its file comes to be.
+    pub state: VolumeState,
+    /// What its guest makes on it if it has nothing on it.
+    pub file_system: FileSystem,
+}
+
+impl NewVolume {
+    /// One with nothing on it.
+    #[must_use]
+    pub fn empty(name: &Name, mib: u64) -> Self {
+        Self {
+            name: name.clone(),
+            mib,
+            state: VolumeState::Creating,
+            file_system: FileSystem::Ext4,
+        }
+    }
+}
+
 const SELECT: &str = "SELECT v.id AS id, v.owner AS owner, v.name AS name, v.mib AS mib, \
-                      v.state AS state, v.instance AS instance, i.name AS instance_name, \
+                      v.state AS state, v.file_system AS file_system, v.instance AS instance, i.name AS instance_name, \
                       v.mount AS mount, v.created_at AS created_at \
                       FROM volumes v LEFT JOIN instances i ON i.id = v.instance";
 
@@ -52,6 +80,7 @@ fn decode(row: &Row<'_>) -> Result<VolumeRow, DbError> {
         name: row.parsed("name")?,
         mib: row.get("mib")?,
         state: row.parsed("state")?,
+        file_system: row.parsed("file_system")?,
         instance: row.parsed_option("instance")?,
         instance_name: row.parsed_option("instance_name")?,
         mount: row.get("mount")?,
@@ -94,26 +123,21 @@ fn new_id() -> Result<String, DbError> {
     Ok(hex::encode(bytes))
 }
 
-fn create(
-    c: &Connection,
-    owner: &Owner,
-    name: &Name,
-    mib: u64,
-    state: VolumeState,
-) -> Result<VolumeRow, DbError> {
-    if by_name(c, owner, name)?.is_some() {
-        return Err(DbError::NameTaken(name.to_string()));
+fn create(c: &Connection, owner: &Owner, new: &NewVolume) -> Result<VolumeRow, DbError> {
+    if by_name(c, owner, &new.name)?.is_some() {
+        return Err(DbError::NameTaken(new.name.to_string()));
     }
     let id = new_id()?;
     c.execute(
-        "INSERT INTO volumes (id, owner, name, mib, state, created_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO volumes (id, owner, name, mib, state, file_system, created_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             id,
             owner.as_str(),
-            name.as_str(),
-            mib,
-            state.as_str(),
+            new.name.as_str(),
+            new.mib,
+            new.state.as_str(),
+            new.file_system.as_str(),
             rfc3339(now())
         ],
     )?;
@@ -171,8 +195,8 @@ pub(super) fn attach_or_create(
     let volume = match by_name(c, owner, &wanted.name)? {
         Some(volume) => volume,
         None => {
-            let mib = wanted.size.0.into();
-            create(c, owner, &wanted.name, mib, VolumeState::Creating)?
+            let new = NewVolume::empty(&wanted.name, wanted.size.0.into());
+            create(c, owner, &new)?
         }
     };
     attach(c, &volume, to, wanted.mount.as_deref())
@@ -203,46 +227,18 @@ impl Db {
     pub async fn insert_volume(
         &self,
         owner: &Owner,
-        name: &Name,
-        mib: u64,
+        new: NewVolume,
         capacity: Capacity,
     ) -> Result<VolumeRow, DbError> {
-        self.record_volume(owner, name, mib, VolumeState::Creating, capacity)
-            .await
-    }
-
-    /// Records a new volume whose file is to be copied from elsewhere.
-    ///
-    /// # Errors
-    /// As [`Self::insert_volume`].
-    pub async fn insert_import(
-        &self,
-        owner: &Owner,
-        name: &Name,
-        mib: u64,
-        capacity: Capacity,
-    ) -> Result<VolumeRow, DbError> {
-        self.record_volume(owner, name, mib, VolumeState::Importing, capacity)
-            .await
-    }
-
-    async fn record_volume(
-        &self,
-        owner: &Owner,
-        name: &Name,
-        mib: u64,
-        state: VolumeState,
-        capacity: Capacity,
-    ) -> Result<VolumeRow, DbError> {
-        let (owner, name) = (owner.clone(), name.clone());
+        let owner = owner.clone();
         self.call(move |c| {
             let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let asked = Totals {
-                disk_mib: mib,
+                disk_mib: new.mib,
                 ..Totals::default()
             };
             capacity::admit(totals(&tx)?, asked, capacity)?;
-            let row = create(&tx, &owner, &name, mib, state)?;
+            let row = create(&tx, &owner, &new)?;
             tx.commit()?;
             Ok(row)
         })

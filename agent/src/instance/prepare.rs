@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 use crn_api_types::{EventKind, Firmware, WarningKind};
 use disk::{
     BaseRef, ByteSize, Digest, OverlaySpec, Sha256, StoredImage,
-    seed::{Filesystem, NetworkSpec, Seed, SeedSpec, SeedVolume},
+    seed::{NetworkSpec, Seed, SeedSpec, SeedVolume},
 };
 
 use serde_json::json;
@@ -26,6 +26,7 @@ use crate::{
     life::{Failure, FailureCode, PrepareStep, Transition},
     node::Node,
     paths::InstanceFile,
+    spec,
     tasks::{Status, TaskError},
 };
 
@@ -286,7 +287,7 @@ fn seed_of(
             mounted.push(SeedVolume {
                 serial: volume.id.clone(),
                 mount: mount.parse().map_err(|e| fail(&e))?,
-                fs: Filesystem::Ext4,
+                fs: spec::file_system(volume.file_system),
             });
         }
     }

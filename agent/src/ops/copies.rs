@@ -24,7 +24,13 @@ use super::{
     volumes,
 };
 use crate::{
-    copying::Copying, db::About, fs::blocking, ids::Name, node::Node, spec, tasks::Command,
+    copying::Copying,
+    db::{About, NewVolume},
+    fs::blocking,
+    ids::Name,
+    node::Node,
+    spec,
+    tasks::Command,
 };
 
 /// Tells a copy to end when nobody waits for it any more.
@@ -92,10 +98,11 @@ pub async fn import_volume(
                     "the disk has {found} MiB, more than the {mib} asked for"
                 )));
             }
-            let row = node
-                .db
-                .insert_import(&owner, &name, mib, node.capacity)
-                .await?;
+            let new = NewVolume {
+                state: VolumeState::Importing,
+                ..NewVolume::empty(&name, mib)
+            };
+            let row = node.db.insert_volume(&owner, new, node.capacity).await?;
             if let Err(e) = node.volumes.make_from(&row, source, format, copying).await {
                 if let Err(left) = node.volumes.erase(&row).await {
                     warn!("volume {name}: {left}; it is removed at the agent's next start");

@@ -147,6 +147,7 @@ impl From<VolumeRow> for VolumeView {
             owner: row.owner,
             size_mib: row.mib,
             state: row.state,
+            file_system: row.file_system,
             instance: row.instance_name.map(Into::into),
             mount: row.mount,
             created_at: rfc3339(row.created_at),

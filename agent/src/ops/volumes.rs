@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crn_api_types::{AttachVolume, CreateVolume, EventKind, ResizeVolume, VolumeView};
+use crn_api_types::{AttachVolume, CreateVolume, EventKind, FileSystem, ResizeVolume, VolumeView};
 
 use super::{
     Caller, OpError, detached, live, lookup,
     permission::{Operation, permit},
 };
 use crate::{
-    db::{About, DbError, Scope, VolumeRow, VolumeState},
+    db::{About, DbError, NewVolume, Scope, VolumeRow, VolumeState},
     ids::{InstanceId, Name},
     node::Node,
     spec::{self, MAX_VOLUMES},
@@ -59,16 +59,22 @@ pub async fn create(
     let name = Name::of_new(&request.name)?;
     let mib = request.size_mib.unwrap_or(node.config.volumes.default_mib);
     spec::volume_size(mib, &node.config.limits)?;
+    let file_system = request.file_system.unwrap_or(FileSystem::Ext4);
+    spec::has_room_for(file_system, mib)?;
     let node = node.clone();
     detached(async move {
-        let inserted = node.db.insert_volume(&owner, &name, mib, node.capacity);
+        let new = NewVolume {
+            file_system,
+            ..NewVolume::empty(&name, mib)
+        };
+        let inserted = node.db.insert_volume(&owner, new, node.capacity);
         let row = match inserted.await {
             Ok(row) => row,
             Err(DbError::NameTaken(taken)) => {
                 let own = Scope::Of(owner.clone());
                 let row = node.db.find_volume(own, name.as_str()).await?;
                 let unfinished = row.state == VolumeState::Creating && row.instance.is_none();
-                if !unfinished || row.mib != mib {
+                if !unfinished || (row.mib, row.file_system) != (mib, file_system) {
                     return Err(DbError::NameTaken(taken).into());
                 }
                 row

@@ -56,15 +56,31 @@ impl SeedVolume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Filesystem {
-    /// ext4: there in every image, and it grows while mounted.
+    /// ext4: its tools are in every image.
     #[default]
     Ext4,
+    /// XFS; needs `mkfs.xfs` in the guest.
+    Xfs,
+    /// Btrfs; needs `mkfs.btrfs` in the guest.
+    Btrfs,
 }
 
 impl Filesystem {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// The smallest disk, in MiB, that today's tools make one on.
+    #[must_use]
+    pub const fn least_mib(self) -> u32 {
+        match self {
+            Self::Ext4 => 1,
+            Self::Xfs => 300,
+            Self::Btrfs => 128,
         }
     }
 }

@@ -50,7 +50,7 @@ volume() {
             case $3 in
             ext4) mkfs.ext4 -q -F "$1" ;;
             *) "mkfs.$3" -q -f "$1" ;;
-            esac
+            esac || echo "crn-agent: $1 for $2 has no file system: mkfs.$3 failed or is not here" >&2
         elif [ -b "$1-part1" ]; then
             disk=$1-part1
         fi

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::harness::Bench;
+use crate::db::NewVolume;
 
 async fn last<T: DeserializeOwned>(bench: &Bench, path: &str, body: Value) -> Update<T> {
     let lines = bench.client.lines(Method::POST, path, Some(&body)).await;
@@ -112,12 +113,13 @@ async fn an_import_that_fails_or_is_cut_off_leaves_nothing() {
         assert_eq!(bench.records(), before, "{body}");
     }
     // The agent died in the middle: nobody was told of a volume, and there is none.
-    let name = "cut".parse().unwrap();
+    let new = NewVolume {
+        state: VolumeState::Importing,
+        ..NewVolume::empty(&"cut".parse().unwrap(), 64)
+    };
     let capacity = bench.node.capacity;
     let db = &bench.node.db;
-    let row = db
-        .insert_import(&Owner::Operator, &name, 64, capacity)
-        .await;
+    let row = db.insert_volume(&Owner::Operator, new, capacity).await;
     let row = row.unwrap();
     for refused in [
         bench.client.remove("/v1/volumes/cut").await.err(),

@@ -1,7 +1,8 @@
 //! What each route does, from a client's side.
 
 use crn_api_types::{
-    Code, ErrorCode, ImageView, InstanceView, NodeStatus, Owner, Phase, Ports, Update, VolumeView,
+    Code, ErrorCode, FileSystem, ImageView, InstanceView, NodeStatus, Owner, Phase, Ports, Update,
+    VolumeView,
 };
 use hyper::Method;
 use serde_json::{Value, json};
@@ -233,6 +234,46 @@ async fn the_life_of_a_volume() {
     );
 }
 
+/// What a guest is to make on an empty volume is on record, and in its seed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_has_the_file_system_that_was_asked_for() {
+    let bench = Bench::new().await;
+    bench.image("tiny").await;
+    let create = |body: Value| post::<VolumeView>(&bench, "/v1/volumes", body);
+    let small = create(json!({"name": "data", "size_mib": 64, "file_system": "xfs"})).await;
+    let error = small.unwrap_err().to_string();
+    assert!(
+        error.contains("xfs needs a volume of at least 300 MiB"),
+        "{error}"
+    );
+    create(json!({"name": "data", "size_mib": 512, "file_system": "zfs"}))
+        .await
+        .unwrap_err();
+    let made = create(json!({"name": "data", "size_mib": 512, "file_system": "xfs"})).await;
+    assert_eq!(made.unwrap().file_system, FileSystem::Xfs);
+    let plain = create(json!({"name": "plain", "size_mib": 64})).await;
+    assert_eq!(plain.unwrap().file_system, FileSystem::Ext4);
+
+    let mut request = Bench::request("web");
+    request["volumes"] = json!([
+        {"name": "data", "mount": "/data"}, {"name": "plain", "mount": "/plain"}
+    ]);
+    let view: InstanceView = post(&bench, "/v1/instances", request).await.unwrap();
+    bench.settled(&view.id, "stopped").await;
+    let id = view.id.parse().unwrap();
+    let seed = bench
+        .node
+        .paths
+        .instance_file(&id, crate::paths::InstanceFile::Seed);
+    let seed = std::fs::read(seed).unwrap();
+    for line in ["' '/data' xfs\n", "' '/plain' ext4\n"] {
+        assert!(
+            seed.windows(line.len()).any(|w| w == line.as_bytes()),
+            "{line}"
+        );
+    }
+}
+
 /// What of the user's data loses is told where the user looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn user_data_that_loses_is_shown() {
@@ -297,11 +338,19 @@ async fn volumes_that_were_cut_off_are_settled() {
     let db = &bench.node.db;
     let name = |n: &str| n.parse::<crate::ids::Name>().unwrap();
     let begun = db
-        .insert_volume(&Owner::Operator, &name("begun"), 64, bench.node.capacity)
+        .insert_volume(
+            &Owner::Operator,
+            crate::db::NewVolume::empty(&name("begun"), 64),
+            bench.node.capacity,
+        )
         .await
         .unwrap();
     let going = db
-        .insert_volume(&Owner::Operator, &name("going"), 64, bench.node.capacity)
+        .insert_volume(
+            &Owner::Operator,
+            crate::db::NewVolume::empty(&name("going"), 64),
+            bench.node.capacity,
+        )
         .await
         .unwrap();
     db.set_volume_state(&going.id, crate::db::VolumeState::Deleting)

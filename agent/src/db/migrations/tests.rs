@@ -192,6 +192,8 @@ async fn records_of_version_2_are_the_operators_and_say_what_they_said() {
         ]
     );
     assert!(volumes.iter().all(|v| v.owner == Owner::Operator));
+    let ext4 = crn_api_types::FileSystem::Ext4;
+    assert!(volumes.iter().all(|v| v.file_system == ext4));
     assert_eq!(db.images().await.unwrap().len(), 1);
 
     let events = db.events_after(Scope::Node, None, 0, 10).await.unwrap();

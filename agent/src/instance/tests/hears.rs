@@ -141,7 +141,11 @@ async fn a_download_is_given_up_when_its_instance_is_deleted() {
     let (_stream, _) = server.accept().await.unwrap();
     // A volume can be attached meanwhile.
     let (owner, name) = (Owner::Operator, "data".parse().unwrap());
-    let volume = node.db.insert_volume(&owner, &name, 16, node.capacity);
+    let volume = node.db.insert_volume(
+        &owner,
+        crate::db::NewVolume::empty(&name, 16),
+        node.capacity,
+    );
     let volume = volume.await.unwrap();
     let attach = |reply| crate::tasks::Command::Attach {
         volume: volume.id.clone(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    db::{VolumeRow, VolumeState},
+    db::{NewVolume, VolumeRow, VolumeState},
     qemu::names::{MAX_VOLUMES, VolumeNode, slot_name, volume_device_name},
     tasks::{Command as Ask, TaskError},
 };
@@ -10,7 +10,9 @@ use crate::{
 async fn volume(machine: &Machine, attached: bool) -> VolumeRow {
     let (node, owner) = (&machine.node, Owner::Operator);
     let name = "data".parse().unwrap();
-    let row = node.db.insert_volume(&owner, &name, 16, node.capacity);
+    let row = node
+        .db
+        .insert_volume(&owner, NewVolume::empty(&name, 16), node.capacity);
     let row = row.await.unwrap();
     node.volumes.make(&row).await.unwrap();
     if attached {

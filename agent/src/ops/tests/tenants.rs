@@ -214,6 +214,7 @@ async fn what_is_the_nodes_is_for_its_operator() {
     let own = CreateVolume {
         name: "own".into(),
         size_mib: Some(64),
+        file_system: None,
     };
     volumes::create(&node, &OPERATOR, own).await.unwrap();
     let to = AttachVolume {
