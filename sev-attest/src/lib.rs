@@ -12,6 +12,9 @@
 //! | [`policy`], [`advisories`] | what is expected of a report; AMD's bulletins |
 //! | [`appraise`] | findings, the verdict, and whether a secret may be sent |
 //! | [`show`] | what reports and certificates say, as text and JSON |
+//! | [`channel`], [`channel::v1`], [`channel::v2`] | messages of the attested channel |
+//! | `channel::ethereum` | signatures of owners' accounts (feature `channel`) |
+//! | `endpoint`, `endpoint::serve`, `endpoint::unlock` | the channel's two ends: the guest's (feature `serve`, Linux), the owner's (feature `unlock`) |
 //! | [`measure`] | launch digests and ID blocks |
 //! | `fetch` | certificates from AMD's service, with a cache (feature `fetch`) |
 //! | `guest` | reports and keys from inside a guest (feature `guest`, Linux) |
@@ -22,6 +25,7 @@ pub mod appraise;
 pub mod assemble;
 pub mod cert;
 pub mod chain;
+pub mod channel;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg_attr(
@@ -29,6 +33,8 @@ pub mod cli;
     allow(unreachable_pub, reason = "see `testing`")
 )]
 mod crypto;
+#[cfg(any(feature = "serve", feature = "unlock"))]
+pub mod endpoint;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod formats;

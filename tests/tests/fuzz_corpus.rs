@@ -17,6 +17,7 @@ const TARGETS: &[Target] = &[
     ),
     ("evidence_container", fuzz::sev_attest::evidence_container),
     ("evidence_json", fuzz::sev_attest::evidence_json),
+    ("channel_message", fuzz::sev_attest::channel_message),
     ("create_request", fuzz::agent::create_request),
     ("digest_list", fuzz::disk::digest_list),
     ("image", fuzz::disk::image),

@@ -9,7 +9,6 @@ use clap::Args;
 
 use super::input::{self, CliError};
 use super::report_data::{self, Given, Hash, nonce};
-use crate::formats::MAX_INPUT;
 use crate::hex_bytes::HexBytes;
 use crate::policy::{self, AbiVersion, FloorSet, Floors, Policy, RequireAdvisories, TcbMinimum};
 use crate::product::{Product, Silicon};
@@ -245,15 +244,7 @@ impl ExpectArgs {
     pub(super) fn policy(&self) -> Result<Policy, CliError> {
         let mut policy = match &self.policy {
             None => Policy::default(),
-            Some(path) => {
-                let bytes = input::read(path, MAX_INPUT)?;
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| CliError::Usage(format!("{}: not UTF-8", path.display())))?;
-                Policy::from_toml(&text).map_err(|source| CliError::Policy {
-                    path: path.clone(),
-                    source,
-                })?
-            }
+            Some(path) => input::policy(path)?,
         };
         self.identity(&mut policy)?;
         self.bits(&mut policy)?;

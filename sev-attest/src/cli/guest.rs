@@ -10,12 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::input::CliError;
+use super::kernel::{GuestCommandError, Via, vmpl};
 use super::report_data::{self, Given, nonce};
 use crate::fetch;
-use crate::guest::{
-    self, ConfigfsTsm, DEVICE, GuestError, KeyRequest, ReportProvider, ReportRequest, RootKey,
-    SevGuest, Vmpl,
-};
+use crate::guest::{DEVICE, KeyRequest, ReportRequest, RootKey, SevGuest, Vmpl};
 use crate::hex_bytes::HexBytes;
 
 /// Inside a guest: have a report made, or derive a key
@@ -31,6 +29,7 @@ enum What {
     Report(ReportArgs),
     /// Derive a key from this chip's or provider's, and from what this guest is
     DeriveKey(KeyArgs),
+    Serve(Box<super::serve::ServeArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -92,16 +91,6 @@ struct KeyArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Via {
-    /// configfs-tsm where it serves SEV-SNP, else the device
-    Auto,
-    /// /sys/kernel/config/tsm/report
-    Configfs,
-    /// /dev/sev-guest
-    Device,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
     Raw,
     Hex,
@@ -159,23 +148,13 @@ impl Field {
     }
 }
 
-/// Why there is no report or key.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GuestCommandError {
-    /// Wrong usage, or the output can't be written.
-    #[error(transparent)]
-    Cli(#[from] CliError),
-    /// The kernel or the security processor refused.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
-}
-
 /// Asks for what the arguments say and writes it.
 ///
 /// # Errors
 /// Where this is no SEV-SNP guest, the request is refused, or the answer can't be written.
 pub(crate) fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCommandError> {
     match &args.what {
+        What::Serve(args) => super::serve::run(args, out)?,
         What::Report(args) => {
             // one of the two is there: the parser requires it
             let given = args.report_data.as_ref().or(args.nonce.as_ref());
@@ -188,12 +167,7 @@ pub(crate) fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCom
                 vmpl: args.vmpl,
                 extended: args.extended,
             };
-            let mut provider: Box<dyn ReportProvider> = match args.via {
-                Via::Auto => guest::detect()?,
-                Via::Configfs => Box::new(ConfigfsTsm::default()),
-                Via::Device => Box::new(SevGuest::open(Path::new(DEVICE))?),
-            };
-            let report = provider.report(&request)?;
+            let report = args.via.provider()?.report(&request)?;
             let bytes = args.format.encode(&report.to_bytes());
             if args.out.as_os_str() == "-" {
                 out.write_all(&bytes).map_err(CliError::Output)?;
@@ -232,11 +206,6 @@ pub(crate) fn run(args: &GuestArgs, out: &mut impl Write) -> Result<(), GuestCom
         }
     }
     Ok(())
-}
-
-fn vmpl(text: &str) -> Result<Vmpl, String> {
-    let level = text.parse().ok().and_then(Vmpl::new);
-    level.ok_or_else(|| "a VMPL is 0, 1, 2 or 3".to_owned())
 }
 
 fn word(text: &str) -> Result<u64, String> {

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::formats::{self, Bundle, FormatError, MAX_INPUT};
-use crate::policy::PolicyError;
+use crate::policy::{Policy, PolicyError};
 
 /// Most files that are read from a directory of certificates.
 const MAX_FILES: usize = 4096;
@@ -71,6 +71,16 @@ pub(super) fn read(path: &Path, max: usize) -> Result<Vec<u8>, CliError> {
     };
     read().map_err(|source| CliError::File {
         name: name(path),
+        source,
+    })
+}
+
+/// A policy file.
+pub(super) fn policy(path: &Path) -> Result<Policy, CliError> {
+    let text = String::from_utf8(read(path, MAX_INPUT)?)
+        .map_err(|_| CliError::Usage(format!("{}: not UTF-8", name(path))))?;
+    Policy::from_toml(&text).map_err(|source| CliError::Policy {
+        path: path.to_owned(),
         source,
     })
 }

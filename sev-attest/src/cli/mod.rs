@@ -7,10 +7,15 @@ mod fetch;
 #[cfg(target_os = "linux")]
 mod guest;
 mod input;
+#[cfg(target_os = "linux")]
+mod kernel;
 mod measure;
 mod policy;
 mod report_data;
+#[cfg(target_os = "linux")]
+mod serve;
 mod show;
+mod unlock;
 mod verify;
 
 use std::error::Error;
@@ -34,6 +39,7 @@ struct Cli {
 enum Command {
     Verify(Box<verify::VerifyArgs>),
     Show(show::ShowArgs),
+    Unlock(Box<unlock::UnlockArgs>),
     Fetch(Box<fetch::FetchArgs>),
     #[cfg(target_os = "linux")]
     Guest(guest::GuestArgs),
@@ -64,6 +70,7 @@ fn run(command: Command) -> Result<u8, Box<dyn Error>> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Verify(args) => return Ok(verify::run(&args, out)?),
+        Command::Unlock(args) => return Ok(unlock::run(&args, out)?),
         Command::Show(args) => show::run(&args, out)?,
         Command::Fetch(args) => {
             if let Err(error) = fetch::run(&args, out) {

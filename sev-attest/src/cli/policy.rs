@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::input::{self, CliError};
 use crate::formats::{self, MAX_INPUT};
-use crate::policy::{self, Policy, TEMPLATE};
+use crate::policy::{self, TEMPLATE};
 
 /// Write and check policy files
 #[derive(Debug, Args)]
@@ -58,17 +58,7 @@ pub(crate) fn run(args: &PolicyArgs, out: &mut impl Write) -> Result<(), CliErro
                 _ => out.write_all(text.as_bytes()).map_err(CliError::Output),
             }
         }
-        PolicyCommand::Check { file } => {
-            let bytes = input::read(file, MAX_INPUT)?;
-            let text = String::from_utf8(bytes)
-                .map_err(|_| CliError::Usage(format!("{}: not UTF-8", input::name(file))))?;
-            Policy::from_toml(&text)
-                .map(drop)
-                .map_err(|source| CliError::Policy {
-                    path: file.clone(),
-                    source,
-                })
-        }
+        PolicyCommand::Check { file } => input::policy(file).map(drop),
     }
 }
 

@@ -91,15 +91,20 @@ fn write(
         for note in notes {
             super::say(&crate::show::plain(note));
         }
-        match (columns(), args.all) {
-            (Some(columns), true) => appraisal.to_text_within(columns),
-            (None, true) => appraisal.to_text(),
-            (Some(columns), false) => appraisal.summary_within(columns),
-            (None, false) => appraisal.summary(),
-        }
+        render(appraisal, args.all)
     };
     out.write_all(text.as_bytes()).map_err(CliError::Output)?;
     Ok(appraisal.outcome.exit_status())
+}
+
+/// Findings and verdict for people: all, or a screenful.
+pub(super) fn render(appraisal: &Appraisal, all: bool) -> String {
+    match (columns(), all) {
+        (Some(columns), true) => appraisal.to_text_within(columns),
+        (None, true) => appraisal.to_text(),
+        (Some(columns), false) => appraisal.summary_within(columns),
+        (None, false) => appraisal.summary(),
+    }
 }
 
 /// The width of the terminal that standard output is, if it is one.

@@ -2,6 +2,7 @@
 
 pub use super::azure::RuntimeClaims;
 pub use super::ratls::CertificateKey;
+use crate::channel::ChannelBinding;
 
 /// What came with a report and has to be bound by its report data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,4 +12,6 @@ pub enum Binding {
     RuntimeClaims(RuntimeClaims),
     /// The key of the certificate that the report was in.
     CertificateKey(CertificateKey),
+    /// The attested channel that the report came by.
+    Channel(ChannelBinding),
 }

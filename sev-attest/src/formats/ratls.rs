@@ -7,8 +7,8 @@ use der::{Decode as _, Encode as _};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use x509_cert::certificate::{CertificateInner, Rfc5280};
 
-/// Aleph Cloud's extension.
-const ALEPH: &str = "1.3.6.1.4.1.60000.1.1";
+use crate::channel::{NONCE_LEN, v1};
+
 /// Shorter values hold no report.
 const SHORTEST: usize = 512;
 
@@ -33,17 +33,13 @@ impl CertificateKey {
     /// Whether the certificate follows Aleph Cloud's protocol, which says how the key is bound.
     #[must_use]
     pub fn is_aleph(&self) -> bool {
-        self.extension == ALEPH
+        self.extension == v1::EXTENSION
     }
 
     /// How the report data binds the key, where it does in a way that is known.
     #[must_use]
     pub fn bound_by(&self, report_data: &[u8; 64]) -> Option<&'static str> {
-        let aleph = Sha384::new()
-            .chain_update(b"aleph-attest-tls-key-v1\0")
-            .chain_update(&self.key)
-            .finalize();
-        if padded(&aleph) == *report_data {
+        if v1::key_binding(&self.key) == *report_data {
             return Some("aleph-attest-tls-key-v1");
         }
         for key in [&self.spki, &self.key] {
@@ -69,12 +65,8 @@ impl CertificateKey {
     /// guests do when they are asked for a fresh report.
     #[must_use]
     pub fn bound_with_nonce(&self, report_data: &[u8; 64], nonce: &[u8]) -> bool {
-        let fresh = Sha384::new()
-            .chain_update(b"aleph-attest-fresh-v1\0")
-            .chain_update(&self.key)
-            .chain_update(nonce)
-            .finalize();
-        padded(&fresh) == *report_data
+        let nonce: Result<&[u8; NONCE_LEN], _> = nonce.try_into();
+        nonce.is_ok_and(|nonce| v1::fresh(&self.key, nonce) == *report_data)
     }
 }
 

@@ -103,7 +103,7 @@ pub trait ReportProvider {
 /// # Errors
 /// [`GuestError::NotAGuest`] where there is neither; why configfs-tsm does not serve where there is
 /// that alone.
-pub fn detect() -> Result<Box<dyn ReportProvider>, GuestError> {
+pub fn detect() -> Result<Box<dyn ReportProvider + Send>, GuestError> {
     let mut tsm = ConfigfsTsm::default();
     let refused = match tsm.serves() {
         Ok(()) => return Ok(Box::new(tsm)),

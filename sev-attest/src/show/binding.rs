@@ -9,6 +9,8 @@ use crate::formats::Binding;
 #[must_use]
 pub fn binding(binding: &Binding) -> Vec<Section> {
     vec![match binding {
+        // No file has it.
+        Binding::Channel(_) => return Vec::new(),
         Binding::RuntimeClaims(claims) => {
             let (value, words) = match claims.to_json() {
                 Some(json) => {

@@ -6,6 +6,7 @@ use sev_attest::appraise::appraise_evidence;
 use sev_attest::assemble;
 use sev_attest::cert::{Certificate, Crl};
 use sev_attest::chain::Chain;
+use sev_attest::channel::{v1, v2};
 use sev_attest::formats;
 use sev_attest::measure::{CpuSignature, Firmware, KernelHashes, Launch, Mode, Variants};
 use sev_attest::policy::Policy;
@@ -185,5 +186,40 @@ pub fn policy_file(data: &[u8]) {
             .lines()
             .all(|line| line.trim().is_empty() || line.starts_with('#'));
         assert!(!no_keys || policy == Policy::default());
+    }
+}
+
+/// A message of the attested channel, as each side and version would read it.
+///
+/// # Panics
+/// When what was read and written again is read as something else.
+pub fn channel_message(data: &[u8]) {
+    if let Ok(report) = v1::read_evidence(data) {
+        let written = v1::write_evidence(&report);
+        assert!(v1::read_evidence(&written).is_ok_and(|again| again == report));
+    }
+    if let Ok((secrets, signature)) = v1::read_envelope(data) {
+        // Text came in, so text goes out; only the signature may be one that JSON has to escape.
+        assert!(v1::owner_text(data, &secrets).is_some());
+        if signature.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let written = v1::write_envelope(&secrets, &signature);
+            let again = written.map(|written| v1::read_envelope(&written));
+            assert!(matches!(again, Some(Ok(again)) if again == (secrets, signature)));
+        }
+    }
+    let _ = v1::read_injected(data);
+    if let Ok(nonce) = v2::read_question(data) {
+        let again = v2::read_question(&v2::write_question(&nonce));
+        assert!(again.is_ok_and(|again| again == nonce));
+    }
+    if let Ok((report, table)) = v2::read_answer(data) {
+        let written = v2::write_answer(&report, &table);
+        let again = written.and_then(|written| v2::read_answer(&written));
+        assert!(again.is_ok_and(|again| again == (report, table)));
+    }
+    if let Ok((secrets, signature)) = v2::read_envelope(data) {
+        let written = v2::write_envelope(&secrets, &signature);
+        let again = written.and_then(|written| v2::read_envelope(&written));
+        assert!(again.is_ok_and(|again| again == (secrets, signature)));
     }
 }
