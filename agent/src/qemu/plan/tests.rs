@@ -1,5 +1,9 @@
 //! The command line as a table of snapshots, and its rules.
 
+use std::path::Path;
+
+use crn_api_types::Firmware;
+
 use super::*;
 
 pub(crate) fn example() -> Launch {

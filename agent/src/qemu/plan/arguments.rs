@@ -1,0 +1,69 @@
+//! Arguments and descriptors, as they are put together.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+/// First descriptor number that is handed to QEMU.
+pub const FIRST_FD: i32 = 10;
+
+/// How a descriptor comes to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FdSource {
+    /// An existing file, read only.
+    ReadOnly(PathBuf),
+    /// An existing file, to read and write.
+    ReadWrite(PathBuf),
+    /// A log, created when missing, written at its end.
+    Append(PathBuf),
+    /// A unix socket to listen on; what is in its place is replaced.
+    Listen(PathBuf),
+    /// The instance's tap.
+    Tap,
+}
+
+/// A descriptor and its number in QEMU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedFd {
+    /// Its number in QEMU.
+    pub number: i32,
+    /// Where it comes from.
+    pub source: FdSource,
+}
+
+/// Arguments so far, and the descriptors that they name.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    pub(super) args: Vec<String>,
+    pub(super) fds: Vec<PlannedFd>,
+    sets: u32,
+}
+
+impl Builder {
+    pub(super) fn arg(&mut self, option: &str, value: impl Into<String>) {
+        self.args.push(option.to_owned());
+        self.args.push(value.into());
+    }
+
+    pub(super) fn flag(&mut self, option: &str) {
+        self.args.push(option.to_owned());
+    }
+
+    pub(super) fn json(&mut self, option: &str, value: &Value) {
+        self.arg(option, value.to_string());
+    }
+
+    pub(super) fn fd(&mut self, source: FdSource) -> i32 {
+        let number = FIRST_FD + i32::try_from(self.fds.len()).unwrap_or(i32::MAX - FIRST_FD);
+        self.fds.push(PlannedFd { number, source });
+        number
+    }
+
+    /// A descriptor set holding one file: what QEMU opens as `/dev/fdset/N`.
+    pub(super) fn file(&mut self, source: FdSource) -> String {
+        let number = self.fd(source);
+        self.sets += 1;
+        self.arg("-add-fd", format!("fd={number},set={}", self.sets));
+        format!("/dev/fdset/{}", self.sets)
+    }
+}

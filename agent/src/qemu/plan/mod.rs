@@ -1,0 +1,100 @@
+//! QEMU's command line: a pure function of an instance and of the host's facts.
+//!
+//! Nothing is named to QEMU that it would have to open: disks, firmware, the
+//! tap, sockets and logs arrive as descriptors with fixed numbers, which the
+//! plan hands out. So QEMU can run as a user who may open nothing. Formats are
+//! always given, never guessed. Sources: qemu(1), docs/interop/qemu-qmp-ref.
+
+mod arguments;
+mod boot;
+mod control;
+mod disks;
+mod launch;
+mod machine;
+mod network;
+mod virtio;
+
+use std::path::PathBuf;
+
+use self::arguments::Builder;
+pub use self::{
+    arguments::{FIRST_FD, FdSource, PlannedFd},
+    boot::Boot,
+    control::socket,
+    disks::{HOTPLUG_FDSET, volume_device, volume_nodes},
+    launch::{Accelerator, CPU_OF_KVM, CPU_OF_TCG, DiskFormat, Launch, VolumeDisk},
+    network::TAP_FD,
+};
+use super::confine::Confinement;
+
+/// What is to be executed, and with which descriptors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchPlan {
+    /// The program.
+    pub binary: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Descriptors by number.
+    pub fds: Vec<PlannedFd>,
+    /// User and group.
+    pub uid: u32,
+    /// In a network namespace of its own.
+    pub isolate_network: bool,
+    /// The file that takes the process into its cgroup.
+    pub cgroup_procs: Option<PathBuf>,
+    /// The longest file that it may write, bytes.
+    pub largest_file: Option<u64>,
+    /// Files that are copied into its private root before that is sealed.
+    pub placed: Vec<PlacedFile>,
+    /// Device nodes in its private root that its user may open: for what QEMU opens by
+    /// path alone.
+    pub devices: Vec<PathBuf>,
+    /// What it is shut in by.
+    pub confinement: Confinement,
+}
+
+/// A file that QEMU opens by a path in its private root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// Where its bytes are.
+    pub source: PathBuf,
+    /// The path that it gets.
+    pub path: PathBuf,
+}
+
+impl LaunchPlan {
+    /// The first number behind the planned descriptors.
+    #[must_use]
+    pub fn next_fd(&self) -> i32 {
+        FIRST_FD + i32::try_from(self.fds.len()).unwrap_or(i32::MAX - FIRST_FD)
+    }
+}
+
+/// Decides the command line. Pure.
+#[must_use]
+pub fn plan(launch: &Launch) -> LaunchPlan {
+    let mut b = Builder::default();
+    // First of all: its number is fixed.
+    b.fd(FdSource::Tap);
+    machine::machine(&mut b, launch);
+    virtio::virtio(&mut b);
+    control::control(&mut b, launch);
+    disks::disks(&mut b, launch);
+    network::network(&mut b, launch);
+    machine::watchdog(&mut b, launch);
+    LaunchPlan {
+        binary: launch.binary.clone(),
+        args: b.args,
+        fds: b.fds,
+        uid: launch.uid,
+        isolate_network: launch.isolate_network,
+        cgroup_procs: launch.cgroup_procs.clone(),
+        largest_file: launch.largest_file,
+        placed: Vec::new(),
+        devices: Vec::new(),
+        confinement: launch.confinement.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
