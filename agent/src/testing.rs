@@ -17,6 +17,10 @@ pub mod config {
 pub mod fault {
     pub use crate::fault::names;
 }
+/// The host.
+pub mod host {
+    pub use crate::host::sev_capabilities;
+}
 /// Where files are.
 pub mod paths {
     pub use crate::paths::Paths;
@@ -26,11 +30,14 @@ pub mod qemu {
     /// Its command line.
     pub mod plan {
         pub use crate::qemu::plan::{
-            Accelerator, Boot, DiskFormat, FIRST_FD, FdSource, HOTPLUG_FDSET, Launch, LaunchPlan,
-            PlacedFile, PlannedFd, VolumeDisk, plan, socket, volume_device, volume_nodes,
+            Accelerator, Boot, DirectKernel, DiskFormat, FIRST_FD, FdSource, GuestMemory,
+            HOTPLUG_FDSET, Identity, Launch, LaunchPlan, NamedCpu, Open, PlacedFile, PlannedFd,
+            Protection, Sev, SevHost, Snp, VolumeDisk, plan, socket, volume_device, volume_nodes,
         };
     }
-    pub use crate::qemu::{confine, file_limit, launch, names, probe, process};
+    pub use crate::qemu::{
+        confine, file_limit, launch, names, probe, process, sealed,
+    };
 }
 /// Requests, checked.
 pub mod spec {

@@ -30,6 +30,7 @@ use crn_agent::testing::qemu::{
     launch::launch_by,
     plan::{FIRST_FD, FdSource, LaunchPlan, PlacedFile, PlannedFd},
     probe,
+    sealed::SealedFile,
 };
 use nix::libc;
 use testbed::{network, proc, until};
@@ -72,7 +73,7 @@ async fn findings(confinement: Confinement) -> (Findings, PathBuf) {
     fs::write("/proc/self/oom_score_adj", "300").unwrap();
     let private_root = confinement.has(Lock::PrivateRoot);
     let placed = PlacedFile {
-        source: path("told"),
+        content: SealedFile::read(&path("told"), 4096).unwrap(),
         path: TOLD.into(),
     };
     let plan = LaunchPlan {

@@ -27,8 +27,8 @@ use crn_agent::testing::{
         launch::{LaunchError, launch_by},
         names::MAX_VOLUMES,
         plan::{
-            Accelerator, Boot, DiskFormat, FdSource, HOTPLUG_FDSET, Launch, LaunchPlan, VolumeDisk,
-            plan, socket, volume_device, volume_nodes,
+            Accelerator, Boot, DiskFormat, FdSource, GuestMemory, HOTPLUG_FDSET, Launch,
+            LaunchPlan, Open, Protection, VolumeDisk, plan, socket, volume_device, volume_nodes,
         },
         process::{self, Process},
     },
@@ -77,14 +77,16 @@ impl Files {
             uuid: "abababab-abab-abab-abab-abababababab".into(),
             vcpus: 2,
             memory_mib: 96,
-            accel: Accelerator::Tcg,
             machine: "q35".into(),
-            cpu: "max".into(),
-            nested: false,
-            boot: Boot::Bios,
+            protection: Protection::None(Open {
+                accel: Accelerator::Tcg,
+                cpu: "max".into(),
+                nested: false,
+                boot: Boot::Bios,
+                seed: Some(path("seed.iso")),
+            }),
             root: path("root.qcow2"),
             base: (base, DiskFormat::Raw),
-            seed: Some(path("seed.iso")),
             watchdog: false,
             volumes: vec![VolumeDisk {
                 id: "00000000000000a1".into(),
@@ -93,7 +95,7 @@ impl Files {
             mac: "02:ab:00:00:00:07".into(),
             mtu: 1500,
             run_dir: path("run"),
-            console_log: path("console.log"),
+            console_log: Some(path("console.log")),
             uid: UID,
             isolate_network: true,
             cgroup_procs: None,
@@ -101,6 +103,18 @@ impl Files {
             confinement: Confinement::default(),
         };
         Self { dir, launch }
+    }
+
+    /// What only a guest has that its host can look into.
+    fn open(&mut self) -> &mut Open {
+        match &mut self.launch.protection {
+            Protection::None(open) => open,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn console_log(&self) -> &Path {
+        self.launch.console_log.as_deref().unwrap()
     }
 
     fn log(&self) -> PathBuf {
@@ -337,11 +351,8 @@ fn only_planned_descriptors_are_open(machine: &Machine) {
     assert!(missing.is_empty(), "{missing:?}");
 
     // Who may look at what was made for it.
-    let (run, log) = (
-        &machine.files.launch.run_dir,
-        &machine.files.launch.console_log,
-    );
-    for file in [log, &machine.files.log()] {
+    let run = &machine.files.launch.run_dir;
+    for file in [machine.files.console_log(), &machine.files.log()] {
         let meta = fs::metadata(file).unwrap();
         assert_eq!((meta.uid(), meta.mode() & 0o777), (0, 0o600), "{file:?}");
     }
@@ -456,9 +467,14 @@ async fn a_volume_comes_while_it_runs(machine: &mut Machine) {
     }
     qmp.remove_fd(HOTPLUG_FDSET).await.unwrap();
     // The first slot is taken by the volume that was there from the start.
-    let taken = qmp.device_add(volume_device(id, 0)).await.unwrap_err();
+    let taken = qmp
+        .device_add(volume_device(id, 0, GuestMemory::Open))
+        .await
+        .unwrap_err();
     assert!(matches!(taken, Error::Refused { .. }), "{taken}");
-    qmp.device_add(volume_device(id, 1)).await.unwrap();
+    qmp.device_add(volume_device(id, 1, GuestMemory::Open))
+        .await
+        .unwrap();
     assert_eq!(
         machine.nodes().await[&format!("vol-{id}")],
         node("qcow2", VOLUME.bytes(), false)
@@ -489,7 +505,7 @@ async fn console_and_guest_agent_are_served(machine: &Machine) {
         Some(console.uptime()).filter(|now| *now > first)
     });
     assert!(second < first + 18 * 60, "{first} {second}");
-    let log = fs::read_to_string(&machine.files.launch.console_log).unwrap();
+    let log = fs::read_to_string(machine.files.console_log()).unwrap();
     assert!(
         log.contains("SeaBIOS") && log.contains("guest: hello"),
         "{log}"
@@ -559,11 +575,11 @@ fn a_uefi_guest_lives_as_planned() {
         let mut files = Files::new();
         let vars = files.dir.path().join("uefi-vars.fd");
         fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &vars).unwrap();
-        files.launch.boot = Boot::Uefi {
+        files.open().boot = Boot::Uefi {
             code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             vars,
         };
-        files.launch.seed = None;
+        files.open().seed = None;
         files.launch.memory_mib = 160;
         let machine = Machine::start(files).await;
         assert_eq!(machine.qmp.status().await.unwrap(), RunState::Running);
@@ -578,7 +594,7 @@ fn a_uefi_guest_lives_as_planned() {
         assert!(!nodes.contains_key("seed"));
         // The firmware runs, and finds that a boot sector is nothing for it.
         until(PATIENCE, "the firmware speaks", || {
-            let log = fs::read(&machine.files.launch.console_log).unwrap();
+            let log = fs::read(machine.files.console_log()).unwrap();
             String::from_utf8_lossy(&log)
                 .contains("BdsDxe")
                 .then_some(())
@@ -592,7 +608,8 @@ fn what_cannot_start_says_why() {
         let agent = Path::new(env!("CARGO_BIN_EXE_crn-agent"));
         // A file that is not there: nothing is started.
         let mut files = Files::new();
-        files.launch.seed = Some(files.dir.path().join("nowhere.iso"));
+        let seed = files.dir.path().join("nowhere.iso");
+        files.open().seed = Some(seed.clone());
         let refused = launch_by(
             agent,
             &plan(&files.launch),
@@ -601,7 +618,7 @@ fn what_cannot_start_says_why() {
         );
         match refused {
             Err(LaunchError::Open { path, .. }) => {
-                assert_eq!(Some(path), files.launch.seed);
+                assert_eq!(path, seed);
             }
             other => panic!("{other:?}"),
         }

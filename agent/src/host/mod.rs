@@ -15,6 +15,12 @@ pub mod nft;
 pub mod qemu;
 pub mod run;
 pub mod sev;
+/// Asked by tests alone, until instances can be confidential.
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "no instance is launched so yet")
+)]
+pub mod sev_capabilities;
 pub mod system;
 pub mod users;
 

@@ -2,7 +2,10 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use tokio::{io::AsyncReadExt, process::Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 /// Largest answer that is read, bytes; the rest is cut off.
 const LARGEST: u64 = 256 << 10;
@@ -37,6 +40,19 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`]. A status other than 0 is an answer.
 pub async fn ask(program: &Path, args: &[&str], limit: Duration) -> Result<Answer, RunError> {
+    converse(program, args, "", limit).await
+}
+
+/// [`ask`] with an input, which stays open until the program has said all.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn converse(
+    program: &Path,
+    args: &[&str],
+    input: &str,
+    limit: Duration,
+) -> Result<Answer, RunError> {
     let name = || program.display().to_string();
     let failed = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => RunError::NotFound(name()),
@@ -45,15 +61,24 @@ pub async fn ask(program: &Path, args: &[&str], limit: Duration) -> Result<Answe
     let mut child = Command::new(program)
         .args(args)
         .env("LC_ALL", "C")
-        .stdin(Stdio::null())
+        .stdin(match input {
+            "" => Stdio::null(),
+            _ => Stdio::piped(),
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut to = child.stdin.take();
     let talk = async {
+        if let Some(to) = &mut to {
+            // One that does not listen says so by its end.
+            let _ = to.write_all(input.as_bytes()).await;
+        }
         let (output, errors) = tokio::try_join!(read(out), read(err))?;
+        drop(to);
         Ok((child.wait().await?, output, errors))
     };
     match tokio::time::timeout(limit, talk).await {
@@ -97,6 +122,9 @@ mod tests {
                 errors: "no\n".into()
             }
         );
+        // The input is open while it speaks: `cat` alone would not end.
+        let said = converse(sh, &["-c", "read a; read b; echo $b"], "1\n2\n", SECOND).await;
+        assert_eq!(said.unwrap().output, "2\n");
         let slow = ask(sh, &["-c", "sleep 5"], Duration::from_millis(50)).await;
         assert!(matches!(slow, Err(RunError::TooSlow(..))));
         let endless = ask(Path::new("/usr/bin/yes"), &[], Duration::from_millis(100)).await;

@@ -12,7 +12,7 @@ use crate::{
         names::{
             MAX_VOLUMES, PERIPHERAL, VolumeNode, slot_of_bus, volume_device_name, volume_of_device,
         },
-        plan::{HOTPLUG_FDSET, volume_device, volume_nodes},
+        plan::{GuestMemory, HOTPLUG_FDSET, volume_device, volume_nodes},
     },
     tasks::TaskError,
     volume::Volumes,
@@ -82,7 +82,9 @@ pub(super) async fn plug(
     fault::point("opened", "attach");
     // QEMU closes the descriptors when the node goes: nothing else is to be kept.
     qmp.remove_fd(set).await?;
-    Ok(qmp.device_add(volume_device(id, slot)).await?)
+    Ok(qmp
+        .device_add(volume_device(id, slot, GuestMemory::Open))
+        .await?)
 }
 
 /// Unplugs a volume and has its file closed, or finds it unplugged.

@@ -10,7 +10,7 @@ use crate::{
     paths::InstanceFile,
     qemu::{
         file_limit,
-        plan::{Boot, DiskFormat, Launch, VolumeDisk},
+        plan::{Boot, DiskFormat, Launch, Open, Protection, VolumeDisk},
     },
 };
 
@@ -33,18 +33,20 @@ pub(super) fn launch(
         uuid: [0..8, 8..12, 12..16, 16..20, 20..32].map(part).join("-"),
         vcpus: row.spec.vcpus,
         memory_mib: row.spec.memory.0.into(),
-        accel: node.accel,
         machine: hardware.machine,
-        cpu: hardware.cpu,
-        nested: node.config.qemu.nested_virtualization,
-        boot: Boot::new(
-            row.spec.firmware,
-            &node.config.qemu.uefi_code,
-            &file(InstanceFile::UefiVars),
-        ),
+        protection: Protection::None(Open {
+            accel: node.accel,
+            cpu: hardware.cpu,
+            nested: node.config.qemu.nested_virtualization,
+            boot: Boot::new(
+                row.spec.firmware,
+                &node.config.qemu.uefi_code,
+                &file(InstanceFile::UefiVars),
+            ),
+            seed: Some(file(InstanceFile::Seed)),
+        }),
         root: file(InstanceFile::Root),
         base,
-        seed: Some(file(InstanceFile::Seed)),
         watchdog: row.spec.watchdog,
         volumes: volumes
             .iter()
@@ -56,7 +58,7 @@ pub(super) fn launch(
         mac: node.net.guest(row).mac.to_string(),
         mtu,
         run_dir: node.paths.run(&row.id),
-        console_log: file(InstanceFile::ConsoleLog),
+        console_log: Some(file(InstanceFile::ConsoleLog)),
         uid: node.uid(row),
         isolate_network: node.config.qemu.isolate_network,
         cgroup_procs,

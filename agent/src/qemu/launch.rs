@@ -98,7 +98,13 @@ fn descriptors(plan: &LaunchPlan, tap: OwnedFd) -> Result<Vec<FdMapping>, Launch
     // Behind those that QEMU gets: the launcher alone reads them.
     for (number, placed) in (plan.next_fd()..).zip(&plan.placed) {
         mappings.push(FdMapping {
-            parent_fd: open(&placed.source, OpenOptions::new().read(true))?,
+            parent_fd: placed
+                .content
+                .descriptor()
+                .map_err(|source| LaunchError::Open {
+                    path: placed.path.clone(),
+                    source,
+                })?,
             child_fd: number,
         });
     }

@@ -14,6 +14,7 @@ use p384::ecdsa::{Signature, SigningKey};
 use p384::pkcs8::DecodePrivateKey as _;
 
 use super::error::MeasureError;
+use super::guest_policy::GuestPolicy;
 use super::sha384::{Sha384Digest, sha384};
 
 /// Bytes of ID_BLOCK.
@@ -159,9 +160,7 @@ impl IdBlock {
     /// # Errors
     /// When the policy could never be launched, or signing fails.
     pub fn sign(&self, id: &IdKey, author: Option<&IdKey>) -> Result<SignedIdBlock, MeasureError> {
-        if self.policy >> 17 & 1 == 0 || self.policy >> 26 != 0 {
-            return Err(MeasureError::GuestPolicy(self.policy));
-        }
+        GuestPolicy::new(self.policy)?;
         let block = self.to_bytes();
         let public = id.public();
         let mut auth = Box::new([0; ID_AUTH_LEN]);

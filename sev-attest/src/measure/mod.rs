@@ -25,6 +25,7 @@
 mod cpu;
 mod error;
 mod gctx;
+mod guest_policy;
 mod guid;
 mod hashes;
 mod idblock;
@@ -42,6 +43,7 @@ mod vmsa;
 pub use cpu::{CPU_TYPES, CpuSignature, CpuType};
 pub use error::MeasureError;
 pub use gctx::{LaunchContext, PageType};
+pub use guest_policy::GuestPolicy;
 pub use guid::Guid;
 pub use hashes::{KernelHashes, sha256, sha256_reader};
 pub use idblock::{ID_AUTH_LEN, ID_BLOCK_LEN, IdBlock, IdKey, SignedIdBlock};

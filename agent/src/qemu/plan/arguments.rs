@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::qemu::sealed::SealedFile;
+
 /// First descriptor number that is handed to QEMU.
 pub const FIRST_FD: i32 = 10;
 
@@ -31,11 +33,25 @@ pub struct PlannedFd {
     pub source: FdSource,
 }
 
-/// Arguments so far, and the descriptors that they name.
+/// A file that QEMU opens by a path in its private root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// Its bytes.
+    pub content: SealedFile,
+    /// The path that it gets.
+    pub path: PathBuf,
+}
+
+/// Where placed files are in the private root.
+const PLACE: &str = "/launch";
+
+/// Arguments so far, and the descriptors, files and devices that they name.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     pub(super) args: Vec<String>,
     pub(super) fds: Vec<PlannedFd>,
+    pub(super) placed: Vec<PlacedFile>,
+    pub(super) devices: Vec<PathBuf>,
     sets: u32,
 }
 
@@ -65,5 +81,15 @@ impl Builder {
         self.sets += 1;
         self.arg("-add-fd", format!("fd={number},set={}", self.sets));
         format!("/dev/fdset/{}", self.sets)
+    }
+
+    /// A file that QEMU opens by this path.
+    pub(super) fn place(&mut self, name: &str, content: &SealedFile) -> String {
+        let path = format!("{PLACE}/{name}");
+        self.placed.push(PlacedFile {
+            content: content.clone(),
+            path: path.clone().into(),
+        });
+        path
     }
 }

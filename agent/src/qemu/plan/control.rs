@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{
     arguments::{Builder, FdSource},
     launch::Launch,
+    protection::GuestMemory,
 };
 
 /// Names of the sockets in an instance's run directory.
@@ -27,14 +28,21 @@ pub(super) fn control(b: &mut Builder, l: &Launch) {
     );
     b.arg("-mon", "chardev=qmp,mode=control");
 
-    let log = b.file(FdSource::Append(l.console_log.clone()));
+    let log = l.console_log.as_ref().map_or(String::new(), |log| {
+        let log = b.file(FdSource::Append(log.clone()));
+        format!(",logfile={log},logappend=on")
+    });
     let console = b.fd(FdSource::Listen(l.run_dir.join(socket::CONSOLE)));
     b.arg(
         "-chardev",
-        format!("socket,id=console,fd={console},server=on,wait=off,logfile={log},logappend=on"),
+        format!("socket,id=console,fd={console},server=on,wait=off{log}"),
     );
     b.arg("-serial", "chardev:console");
 
+    // By its agent the host would command the guest.
+    if l.protection.memory() == GuestMemory::Private {
+        return;
+    }
     let qga = b.fd(FdSource::Listen(l.run_dir.join(socket::QGA)));
     b.arg(
         "-chardev",

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::{
     arguments::{Builder, FdSource},
     launch::{DiskFormat, Launch},
+    protection::GuestMemory,
+    virtio,
 };
 use crate::qemu::names::{MAX_VOLUMES, VolumeNode, slot_name, volume_device_name};
 
@@ -24,12 +26,15 @@ pub fn volume_nodes(id: &str, fdset: &str) -> [Value; 2] {
 
 /// The device of a volume, in the given slot for hot-pluggable devices.
 #[must_use]
-pub fn volume_device(id: &str, slot: usize) -> Value {
-    json!({"driver": "virtio-blk-pci", "id": volume_device_name(id), "bus": slot_name(slot),
-           "drive": VolumeNode::Format(id).name(), "serial": id, "iothread": "io0"})
+pub fn volume_device(id: &str, slot: usize, memory: GuestMemory) -> Value {
+    let device = json!({"driver": "virtio-blk-pci", "id": volume_device_name(id),
+                        "bus": slot_name(slot), "drive": VolumeNode::Format(id).name(),
+                        "serial": id, "iothread": "io0"});
+    virtio::device(device, memory)
 }
 
 pub(super) fn disks(b: &mut Builder, l: &Launch) {
+    let memory = l.protection.memory();
     b.json("-object", &json!({"qom-type": "iothread", "id": "io0"}));
     let base = b.file(FdSource::ReadOnly(l.base.0.clone()));
     b.json(
@@ -55,12 +60,10 @@ pub(super) fn disks(b: &mut Builder, l: &Launch) {
         &json!({"driver": "qcow2", "node-name": "root", "file": "root-file", "backing": "base",
                 "discard": "unmap", "detect-zeroes": "unmap"}),
     );
-    b.json(
-        "-device",
-        &json!({"driver": "virtio-blk-pci", "id": "root-dev", "drive": "root", "bootindex": 1,
-                "serial": "root", "iothread": "io0"}),
-    );
-    if let Some(seed) = &l.seed {
+    let device = json!({"driver": "virtio-blk-pci", "id": "root-dev", "drive": "root",
+                        "bootindex": 1, "serial": "root", "iothread": "io0"});
+    b.json("-device", &virtio::device(device, memory));
+    if let Some(seed) = l.protection.seed() {
         let seed = b.file(FdSource::ReadOnly(seed.clone()));
         b.json(
             "-blockdev",
@@ -72,11 +75,9 @@ pub(super) fn disks(b: &mut Builder, l: &Launch) {
             &json!({"driver": "raw", "node-name": "seed", "file": "seed-file",
                     "read-only": true}),
         );
-        b.json(
-            "-device",
-            &json!({"driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed",
-                    "serial": "seed"}),
-        );
+        let device = json!({"driver": "virtio-blk-pci", "id": "seed-dev", "drive": "seed",
+                            "serial": "seed"});
+        b.json("-device", &virtio::device(device, memory));
     }
     // Root ports: what sits behind one can come and go while the guest runs. No
     // I/O windows: the machine has too few of them, and virtio needs none.
@@ -94,6 +95,6 @@ pub(super) fn disks(b: &mut Builder, l: &Launch) {
         for node in volume_nodes(&volume.id, &fdset) {
             b.json("-blockdev", &node);
         }
-        b.json("-device", &volume_device(&volume.id, slot));
+        b.json("-device", &volume_device(&volume.id, slot, memory));
     }
 }

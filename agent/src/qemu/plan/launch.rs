@@ -2,42 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::boot::Boot;
+use super::protection::Protection;
 use crate::qemu::confine::Confinement;
-
-/// The accelerator, already decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accelerator {
-    /// The kernel's.
-    Kvm,
-    /// Emulation.
-    Tcg,
-}
-
-/// All that the host's processor offers to guests. Of KVM alone.
-pub const CPU_OF_KVM: &str = "host";
-/// All that QEMU's emulation offers.
-pub const CPU_OF_TCG: &str = "max";
-
-impl Accelerator {
-    /// The CPU model that new guests get.
-    #[must_use]
-    pub fn cpu(self) -> &'static str {
-        match self {
-            Self::Kvm => CPU_OF_KVM,
-            Self::Tcg => CPU_OF_TCG,
-        }
-    }
-
-    /// As QEMU calls it.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        }
-    }
-}
 
 /// A format that a disk is known to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,22 +45,14 @@ pub struct Launch {
     pub vcpus: u32,
     /// Memory, MiB.
     pub memory_mib: u64,
-    /// KVM or TCG.
-    pub accel: Accelerator,
     /// The machine type with its version.
     pub machine: String,
-    /// The CPU model.
-    pub cpu: String,
-    /// With KVM the guest may run guests of its own.
-    pub nested: bool,
-    /// BIOS, or UEFI with these files (code, variables).
-    pub boot: Boot,
+    /// What keeps the host out, and how it boots.
+    pub protection: Protection,
     /// The root overlay, QCOW2.
     pub root: PathBuf,
     /// The base image under it.
     pub base: (PathBuf, DiskFormat),
-    /// The cloud-init seed.
-    pub seed: Option<PathBuf>,
     /// It has a watchdog.
     pub watchdog: bool,
     /// Volumes attached from the start.
@@ -105,8 +63,9 @@ pub struct Launch {
     pub mtu: u32,
     /// Directory of the sockets.
     pub run_dir: PathBuf,
-    /// The serial console's log.
-    pub console_log: PathBuf,
+    /// The serial console's log. Of a confidential guest it is written only if its owner
+    /// asks: the host reads it.
+    pub console_log: Option<PathBuf>,
     /// User and group that QEMU runs as.
     pub uid: u32,
     /// In a network namespace of its own.

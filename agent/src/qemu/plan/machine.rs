@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::{
+    accelerator::{Accelerator, CPU_OF_KVM, CPU_OF_TCG},
     arguments::{Builder, FdSource},
     boot,
-    launch::{Accelerator, CPU_OF_KVM, CPU_OF_TCG, Launch},
+    launch::Launch,
+    protection::{self, Open, Protection, Sev, Snp},
 };
 
 pub(super) fn machine(b: &mut Builder, l: &Launch) {
@@ -23,36 +25,39 @@ pub(super) fn machine(b: &mut Builder, l: &Launch) {
     // What follows a panic is the guest's own to say: it may reboot, or save its memory.
     b.arg(
         "-action",
-        "reboot=reset,shutdown=pause,panic=none,watchdog=reset",
+        format!(
+            "reboot={},shutdown=pause,panic=none,watchdog=reset",
+            l.protection.reboot()
+        ),
     );
     b.arg("-msg", "timestamp=on");
     b.arg("-rtc", "base=utc");
     b.arg("-global", "ICH9-LPC.disable_s3=1");
     b.arg("-global", "ICH9-LPC.disable_s4=1");
-    let flash = boot::flash(b, &l.boot);
+    let more = match &l.protection {
+        Protection::None(open) => boot::boot(b, &open.boot).to_owned(),
+        Protection::Sev(sev) => {
+            boot::measured(b, Some(&sev.firmware), sev.kernel.as_ref());
+            protection::object(b, &l.protection)
+        }
+        Protection::Snp(snp) => {
+            boot::measured(b, Some(&snp.firmware), snp.kernel.as_ref());
+            protection::object(b, &l.protection)
+        }
+    };
     b.arg(
         "-machine",
         format!(
             "{},usb=off,vmport=off,smm=off,hpet=off,graphics=off,dump-guest-core=off,\
-             memory-backend=ram{flash}",
+             memory-backend=ram{more}",
             l.machine
         ),
     );
-    match l.accel {
-        Accelerator::Kvm => {
-            let device = b.file(FdSource::ReadWrite("/dev/kvm".into()));
-            b.arg("-accel", format!("kvm,device={device}"));
-            let nested = if l.nested { "" } else { ",vmx=off,svm=off" };
-            b.arg("-cpu", format!("{}{nested}", l.cpu));
-        }
-        Accelerator::Tcg => {
-            b.arg("-accel", "tcg,thread=multi");
-            // What was made with KVM runs without it too, if need be.
-            let cpu = match l.cpu.as_str() {
-                CPU_OF_KVM => CPU_OF_TCG,
-                other => other,
-            };
-            b.arg("-cpu", cpu);
+    match &l.protection {
+        Protection::None(open) => processor(b, open),
+        Protection::Sev(Sev { cpu, .. }) | Protection::Snp(Snp { cpu, .. }) => {
+            kvm(b);
+            b.arg("-cpu", format!("{}{NOT_NESTED}", cpu.name()));
         }
     }
     b.arg(
@@ -60,7 +65,9 @@ pub(super) fn machine(b: &mut Builder, l: &Launch) {
         format!("cpus={0},sockets=1,cores={0},threads=1", l.vcpus),
     );
     b.arg("-m", format!("size={}M", l.memory_mib));
-    // Not merged with other guests' pages (a side channel), not in core dumps.
+    // Not merged with other guests' pages (a side channel), not in core dumps. Private
+    // memory is none of it: QEMU has a guest_memfd made beside it. And no memory file, whose
+    // length the limit on the length of files would count.
     b.json(
         "-object",
         &json!({"qom-type": "memory-backend-ram", "id": "ram", "size": l.memory_mib << 20,
@@ -70,6 +77,34 @@ pub(super) fn machine(b: &mut Builder, l: &Launch) {
     // is another one for it.
     b.json("-device", &json!({"driver": "pvpanic"}));
     b.arg("-boot", "menu=off,strict=on");
+}
+
+/// A guest cannot run guests.
+const NOT_NESTED: &str = ",vmx=off,svm=off";
+
+fn kvm(b: &mut Builder) {
+    let device = b.file(FdSource::ReadWrite("/dev/kvm".into()));
+    b.arg("-accel", format!("kvm,device={device}"));
+}
+
+/// Accelerator and CPU model of a guest that its host can look into.
+fn processor(b: &mut Builder, open: &Open) {
+    match open.accel {
+        Accelerator::Kvm => {
+            kvm(b);
+            let nested = if open.nested { "" } else { NOT_NESTED };
+            b.arg("-cpu", format!("{}{nested}", open.cpu));
+        }
+        Accelerator::Tcg => {
+            b.arg("-accel", "tcg,thread=multi");
+            // What was made with KVM runs without it too, if need be.
+            let cpu = match open.cpu.as_str() {
+                CPU_OF_KVM => CPU_OF_TCG,
+                other => other,
+            };
+            b.arg("-cpu", cpu);
+        }
+    }
 }
 
 /// Behind all others, which keep their places on the PCI bus.

@@ -1,10 +1,12 @@
 //! QEMU's command line: a pure function of an instance and of the host's facts.
 //!
-//! Nothing is named to QEMU that it would have to open: disks, firmware, the
+//! Nothing of the host is named to QEMU that it would have to open: disks, flash, the
 //! tap, sockets and logs arrive as descriptors with fixed numbers, which the
-//! plan hands out. So QEMU can run as a user who may open nothing. Formats are
+//! plan hands out. So QEMU can run as a user who may open nothing. What it knows by
+//! path alone (a kernel, `/dev/sev`) is placed in its private root. Formats are
 //! always given, never guessed. Sources: qemu(1), docs/interop/qemu-qmp-ref.
 
+mod accelerator;
 mod arguments;
 mod boot;
 mod control;
@@ -12,18 +14,21 @@ mod disks;
 mod launch;
 mod machine;
 mod network;
+mod protection;
 mod virtio;
 
 use std::path::PathBuf;
 
 use self::arguments::Builder;
 pub use self::{
-    arguments::{FIRST_FD, FdSource, PlannedFd},
-    boot::Boot,
+    accelerator::{Accelerator, CPU_OF_KVM, CPU_OF_TCG},
+    arguments::{FIRST_FD, FdSource, PlacedFile, PlannedFd},
+    boot::{Boot, DirectKernel},
     control::socket,
     disks::{HOTPLUG_FDSET, volume_device, volume_nodes},
-    launch::{Accelerator, CPU_OF_KVM, CPU_OF_TCG, DiskFormat, Launch, VolumeDisk},
+    launch::{DiskFormat, Launch, VolumeDisk},
     network::TAP_FD,
+    protection::{GuestMemory, Identity, NamedCpu, Open, Protection, Sev, SevHost, Snp},
 };
 use super::confine::Confinement;
 
@@ -53,15 +58,6 @@ pub struct LaunchPlan {
     pub confinement: Confinement,
 }
 
-/// A file that QEMU opens by a path in its private root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacedFile {
-    /// Where its bytes are.
-    pub source: PathBuf,
-    /// The path that it gets.
-    pub path: PathBuf,
-}
-
 impl LaunchPlan {
     /// The first number behind the planned descriptors.
     #[must_use]
@@ -77,7 +73,7 @@ pub fn plan(launch: &Launch) -> LaunchPlan {
     // First of all: its number is fixed.
     b.fd(FdSource::Tap);
     machine::machine(&mut b, launch);
-    virtio::virtio(&mut b);
+    virtio::virtio(&mut b, launch);
     control::control(&mut b, launch);
     disks::disks(&mut b, launch);
     network::network(&mut b, launch);
@@ -90,8 +86,8 @@ pub fn plan(launch: &Launch) -> LaunchPlan {
         isolate_network: launch.isolate_network,
         cgroup_procs: launch.cgroup_procs.clone(),
         largest_file: launch.largest_file,
-        placed: Vec::new(),
-        devices: Vec::new(),
+        placed: b.placed,
+        devices: b.devices,
         confinement: launch.confinement.clone(),
     }
 }

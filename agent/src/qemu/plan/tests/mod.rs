@@ -1,10 +1,27 @@
 //! The command line as a table of snapshots, and its rules.
 
+mod protected;
+
 use std::path::Path;
 
 use crn_api_types::Firmware;
 
 use super::*;
+
+fn open() -> Open {
+    Open {
+        accel: Accelerator::Tcg,
+        cpu: CPU_OF_TCG.into(),
+        nested: false,
+        boot: Boot::Bios,
+        seed: Some("/state/instances/ab/seed.iso".into()),
+    }
+}
+
+fn uefi() -> Boot {
+    let (code, vars) = (Path::new("/fw/CODE.fd"), Path::new("/state/vars.fd"));
+    Boot::new(Firmware::Uefi, code, vars)
+}
 
 pub(crate) fn example() -> Launch {
     Launch {
@@ -13,20 +30,16 @@ pub(crate) fn example() -> Launch {
         uuid: "abababab-abab-abab-abab-abababababab".into(),
         vcpus: 2,
         memory_mib: 2048,
-        accel: Accelerator::Tcg,
         machine: "pc-q35-10.0".into(),
-        cpu: CPU_OF_TCG.into(),
-        nested: false,
-        boot: Boot::Bios,
+        protection: Protection::None(open()),
         root: "/state/instances/ab/root.qcow2".into(),
         base: ("/state/images/sha256/cd.img".into(), DiskFormat::Qcow2),
-        seed: Some("/state/instances/ab/seed.iso".into()),
         watchdog: false,
         volumes: vec![],
         mac: "02:ab:ab:ab:ab:ab".into(),
         mtu: 1400,
         run_dir: "/run/vm/abababababababab".into(),
-        console_log: "/state/instances/ab/console.log".into(),
+        console_log: Some("/state/instances/ab/console.log".into()),
         uid: 2_100_007,
         isolate_network: true,
         cgroup_procs: None,
@@ -44,6 +57,16 @@ fn rendered(plan: &LaunchPlan) -> String {
     for fd in &plan.fds {
         out.push_str(&format!("\nfd {} = {:?}", fd.number, fd.source));
     }
+    for placed in &plan.placed {
+        out.push_str(&format!(
+            "\n{} = {:?}",
+            placed.path.display(),
+            placed.content
+        ));
+    }
+    for device in &plan.devices {
+        out.push_str(&format!("\ndevice {}", device.display()));
+    }
     out
 }
 
@@ -55,16 +78,15 @@ fn bios_guest_with_tcg() {
 #[test]
 fn uefi_guest_with_kvm_volumes_and_no_seed() {
     let launch = Launch {
-        accel: Accelerator::Kvm,
         machine: "pc-q35-9.2".into(),
-        cpu: CPU_OF_KVM.into(),
-        boot: Boot::new(
-            Firmware::Uefi,
-            Path::new("/fw/CODE.fd"),
-            Path::new("/state/vars.fd"),
-        ),
+        protection: Protection::None(Open {
+            accel: Accelerator::Kvm,
+            cpu: CPU_OF_KVM.into(),
+            boot: uefi(),
+            seed: None,
+            ..open()
+        }),
         base: ("/state/images/sha256/ef.img".into(), DiskFormat::Raw),
-        seed: None,
         watchdog: true,
         volumes: vec![VolumeDisk {
             id: "00112233445566aa".into(),
@@ -82,11 +104,10 @@ fn qemu_is_told_to_open_nothing_by_itself() {
         id: "1".into(),
         path: "/state/volumes/1.qcow2".into(),
     });
-    launch.boot = Boot::new(
-        Firmware::Uefi,
-        Path::new("/fw/CODE.fd"),
-        Path::new("/state/vars.fd"),
-    );
+    launch.protection = Protection::None(Open {
+        boot: uefi(),
+        ..open()
+    });
     let plan = plan(&launch);
     for arg in &plan.args {
         assert!(
@@ -130,9 +151,12 @@ fn more_volumes_than_slots_are_not_planned() {
 fn a_cpu_model_fits_its_accelerator() {
     let cpu = |accel, model: &str, nested| {
         let launch = Launch {
-            accel,
-            cpu: model.into(),
-            nested,
+            protection: Protection::None(Open {
+                accel,
+                cpu: model.into(),
+                nested,
+                ..open()
+            }),
             ..example()
         };
         let args = plan(&launch).args;
