@@ -36,7 +36,7 @@ pub mod qemu {
         };
     }
     pub use crate::qemu::{
-        confine, file_limit, launch, names, probe, process, sealed,
+        confidential, confine, file_limit, launch, names, probe, process, sealed,
     };
 }
 /// Requests, checked.

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use p384::SecretKey;
 use p384::ecdsa::signature::Signer as _;
-use p384::ecdsa::{Signature, SigningKey};
+use p384::ecdsa::{Error, Signature, SigningKey, VerifyingKey};
 use p384::pkcs8::DecodePrivateKey as _;
 
 use super::error::MeasureError;
@@ -85,16 +85,7 @@ impl IdKey {
 
     /// The public key as ID_AUTH holds it.
     fn public(&self) -> [u8; PUBLIC_KEY_LEN] {
-        let point = self.0.verifying_key().to_sec1_point(false);
-        let mut out = [0; PUBLIC_KEY_LEN];
-        put(&mut out, 0, &CURVE_P384.to_le_bytes());
-        put_reversed(&mut out, 4, point.x().map_or(&[], |x| x.as_slice()));
-        put_reversed(
-            &mut out,
-            4 + COMPONENT_LEN,
-            point.y().map_or(&[], |y| y.as_slice()),
-        );
-        out
+        public_key(self.0.verifying_key())
     }
 
     /// SHA-384 of the public key, as in a report's `id_key_digest` or `author_key_digest`.
@@ -105,12 +96,31 @@ impl IdKey {
 
     fn sign(&self, data: &[u8]) -> Result<[u8; SIGNATURE_LEN], MeasureError> {
         let signature: Signature = self.0.try_sign(data).map_err(|_| MeasureError::Signing)?;
-        let (r, s) = signature.split_bytes();
-        let mut out = [0; SIGNATURE_LEN];
-        put_reversed(&mut out, 0, &r);
-        put_reversed(&mut out, COMPONENT_LEN, &s);
-        Ok(out)
+        Ok(signature_bytes(&signature))
     }
+}
+
+/// A public key as ID_AUTH holds it.
+fn public_key(key: &VerifyingKey) -> [u8; PUBLIC_KEY_LEN] {
+    let point = key.to_sec1_point(false);
+    let mut out = [0; PUBLIC_KEY_LEN];
+    put(&mut out, 0, &CURVE_P384.to_le_bytes());
+    put_reversed(&mut out, 4, point.x().map_or(&[], |x| x.as_slice()));
+    put_reversed(
+        &mut out,
+        4 + COMPONENT_LEN,
+        point.y().map_or(&[], |y| y.as_slice()),
+    );
+    out
+}
+
+/// A signature as ID_AUTH holds it.
+fn signature_bytes(signature: &Signature) -> [u8; SIGNATURE_LEN] {
+    let (r, s) = signature.split_bytes();
+    let mut out = [0; SIGNATURE_LEN];
+    put_reversed(&mut out, 0, &r);
+    put_reversed(&mut out, COMPONENT_LEN, &s);
+    out
 }
 
 /// What the owner signs.
@@ -153,6 +163,42 @@ impl IdBlock {
         put(&mut out, 0x54, &self.guest_svn.to_le_bytes());
         put(&mut out, 0x58, &self.policy.to_le_bytes());
         out
+    }
+
+    /// Signs the block with nobody's key: for a fixed signature (r = 2, s = 1) the public key is
+    /// computed under which it is this block's. Nobody knows the private one, so nobody can sign
+    /// another block with it, and `id_key_digest` of the guest's reports stands for all that is in
+    /// this block. So Contrast does it.
+    ///
+    /// # Errors
+    /// When the policy could never be launched.
+    pub fn sign_without_key(&self) -> Result<SignedIdBlock, MeasureError> {
+        GuestPolicy::new(self.policy)?;
+        let block = self.to_bytes();
+        let number = |value| {
+            let mut bytes = [0; 48];
+            put_reversed(&mut bytes, 0, &[value]);
+            bytes.reverse();
+            bytes
+        };
+        let signature = Signature::from_scalars(number(2), number(1));
+        let signature = signature.map_err(|_| MeasureError::Signing)?;
+        // Of the two points with this x, the one with an even y.
+        let key = 0_u8
+            .try_into()
+            .and_then(|even| VerifyingKey::recover_from_msg(&block, &signature, even))
+            .map_err(|_: Error| MeasureError::Signing)?;
+        let public = public_key(&key);
+        let mut auth = Box::new([0; ID_AUTH_LEN]);
+        put(auth.as_mut(), 0x000, &ALGORITHM.to_le_bytes());
+        put(auth.as_mut(), 0x040, &signature_bytes(&signature));
+        put(auth.as_mut(), 0x240, &public);
+        Ok(SignedIdBlock {
+            block,
+            auth,
+            id_key_digest: sha384(&public),
+            author_key_digest: None,
+        })
     }
 
     /// Signs the block with the ID key, and that with the author key if given.
@@ -218,5 +264,44 @@ fn put(out: &mut [u8], offset: usize, bytes: &[u8]) {
 fn put_reversed(out: &mut [u8], offset: usize, big_endian: &[u8]) {
     for (to, from) in out.iter_mut().skip(offset).zip(big_endian.iter().rev()) {
         *to = *from;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p384::ecdsa::signature::Verifier as _;
+
+    use super::*;
+
+    #[test]
+    fn a_block_without_a_key_holds_under_the_key_in_it() {
+        let block = IdBlock {
+            guest_svn: 7,
+            ..IdBlock::new([9; 48])
+        };
+        let signed = block.sign_without_key().unwrap();
+        let number = |at: usize| -> Vec<u8> {
+            let mut bytes = signed.auth[at..at + 48].to_vec();
+            bytes.reverse();
+            bytes
+        };
+        let point = [vec![4], number(0x244), number(0x244 + 72)].concat();
+        let key = VerifyingKey::from_sec1_bytes(&point).unwrap();
+        let signature = Signature::from_slice(&[number(0x40), number(0x40 + 72)].concat()).unwrap();
+        assert!(key.verify(&block.to_bytes(), &signature).is_ok());
+        // Of no other block, and another block has another key.
+        let other = IdBlock {
+            guest_svn: 8,
+            ..block.clone()
+        };
+        assert!(key.verify(&other.to_bytes(), &signature).is_err());
+        let others = other.sign_without_key().unwrap();
+        assert_ne!(others.id_key_digest, signed.id_key_digest);
+        assert_eq!(signed.auth[0x680..], [0; ID_AUTH_LEN - 0x680]);
+        let impossible = IdBlock { policy: 0, ..block };
+        assert_eq!(
+            impossible.sign_without_key(),
+            Err(MeasureError::GuestPolicy(0))
+        );
     }
 }

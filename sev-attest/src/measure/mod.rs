@@ -34,6 +34,7 @@ mod igvm;
 mod launch;
 mod ovmf;
 mod pages;
+mod record;
 mod section;
 mod sha384;
 mod sha384x4;
@@ -55,6 +56,7 @@ pub use launch::{
 };
 pub use ovmf::{Firmware, FirmwareReadError, HashTableArea, MAX_FIRMWARE};
 pub use pages::{page_digests, page_digests_on};
+pub use record::{FileRecord, IdentityRecord, KernelRecord, LaunchRecord, RecordError};
 pub use section::{Section, SectionKind};
 pub use sha384::{PAGE, Sha384Digest, sha384};
 pub use svsm::Svsm;

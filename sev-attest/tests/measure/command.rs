@@ -4,7 +4,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sev_attest::measure::{CpuSignature, Firmware, KernelHashes, Launch, Mode, Variants};
+use sev_attest::hex_bytes::HexBytes;
+use sev_attest::measure::{
+    CpuSignature, FileRecord, Firmware, GuestPolicy, IdBlock, IdentityRecord, KernelHashes,
+    KernelRecord, Launch, LaunchRecord, Mode, RecordError, Variants, sha256,
+};
 
 use crate::support::{AMD_SEV, OVMF_X64, firmware, noise};
 
@@ -327,4 +331,132 @@ fn qemu_object(object: &str) -> String {
     let output = qemu.wait_with_output().unwrap();
     drop(input);
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A host's `launch.json` for two vCPUs, with kernel and initial RAM disk.
+fn launch_json(inputs: &Inputs) -> LaunchRecord {
+    let file = |name: &str| std::fs::read(inputs.path(name)).unwrap();
+    let record = |name: &str| FileRecord {
+        bytes: file(name).len() as u64,
+        sha256: HexBytes(sha256(&file(name))),
+    };
+    let boot = KernelRecord {
+        kernel: record("kernel"),
+        initrd: Some(record("initrd")),
+        cmdline: "console=ttyS0".to_owned(),
+    };
+    let firmware = Firmware::parse(file("amdsev.fd")).unwrap();
+    LaunchRecord::new(
+        record("amdsev.fd"),
+        &firmware,
+        Some(boot),
+        (2, "EPYC-v4"),
+        GuestPolicy::USUAL,
+        [7; 32],
+    )
+    .unwrap()
+}
+
+#[test]
+fn a_hosts_launch_is_recomputed_from_the_owners_files() {
+    let inputs = Inputs::new();
+    let record = launch_json(&inputs);
+    std::fs::write(inputs.path("launch.json"), record.to_json()).unwrap();
+    let digest = inputs.library(Mode::Snp, "amdsev.fd", 2, Some("console=ttyS0"));
+    let args = "--from launch.json --firmware amdsev.fd";
+    let all = format!("{args} --kernel kernel --initrd initrd");
+    assert_eq!(inputs.ok(&all), format!("{digest}\n"));
+    // What is not given is said to be the host's word.
+    let output = inputs.run(args);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for what in ["kernel", "initrd"] {
+        assert!(
+            said.contains(&format!("the {what} was not looked at")),
+            "{said}"
+        );
+    }
+    // Every file that differs is named.
+    std::fs::write(inputs.path("other"), "other").unwrap();
+    let refused = |args: &str| {
+        let output = inputs.run(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(2), 0),
+            "{args}: {said}"
+        );
+        said
+    };
+    let said = refused(&format!("{args} --kernel other --initrd other"));
+    assert!(
+        said.contains("the kernel differs") && said.contains("the initrd differs"),
+        "{said}"
+    );
+    let said = refused("--from launch.json --firmware plain.fd --kernel kernel");
+    assert!(
+        said.contains("the firmware differs") && !said.contains("the kernel differs"),
+        "{said}"
+    );
+    refused(&format!("{args} --vcpus 2"));
+    refused("--from nowhere.json --firmware amdsev.fd");
+}
+
+#[test]
+fn a_launch_json_that_does_not_hold_is_refused() {
+    let inputs = Inputs::new();
+    let good = launch_json(&inputs).to_json();
+    let image = std::fs::read(inputs.path("amdsev.fd")).unwrap();
+    let check = |text: &str| LaunchRecord::parse(text.as_bytes())?.check(&image);
+    assert_eq!(check(&good), Ok(()));
+    // One input changed: the digest is not the one that follows.
+    for (from, to) in [
+        ("\"vcpus\": 2", "\"vcpus\": 3"),
+        ("EPYC-v4", "EPYC-Milan"),
+        ("console=ttyS0", "console=ttyS0 init=/bin/sh"),
+    ] {
+        let changed = good.replace(from, to);
+        assert_ne!(changed, good);
+        assert!(
+            matches!(check(&changed), Err(RecordError::Digest { .. })),
+            "{to}"
+        );
+    }
+    for (from, to) in [
+        ("\"vcpus\": 2", "\"vcpus\": 2, \"more\": 1"),
+        ("\"bytes\"", "\"more\": 1, \"bytes\""),
+        ("sev-attest/launch/1", "sev-attest/launch/2"),
+        ("0x30000", "196608"),
+        ("\"0x30000\"", "\"0x0\""),
+        ("\"vcpus\": 2", "\"vcpus\": 0"),
+        ("EPYC-v4", "host"),
+    ] {
+        let changed = good.replacen(from, to, 1);
+        assert_ne!(changed, good, "{from}");
+        assert!(check(&changed).is_err(), "{to}");
+    }
+    // An ID block that the firmware would refuse.
+    let record = launch_json(&inputs);
+    let block = |digest, policy| {
+        let block = IdBlock {
+            policy,
+            ..IdBlock::new(digest)
+        };
+        let signed = block.sign_without_key().unwrap();
+        let mut record = record.clone();
+        record.id_block = Some(IdentityRecord {
+            block: signed.block_base64(),
+            auth: signed.auth_base64(),
+            author_key: false,
+        });
+        check(&record.to_json())
+    };
+    let digest = record.launch_digest.0;
+    assert_eq!(block(digest, 0x3_0000), Ok(()));
+    for refused in [block([0; 48], 0x3_0000), block(digest, 0xb_0000)] {
+        assert!(
+            matches!(refused, Err(RecordError::IdBlock(_))),
+            "{refused:?}"
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! `sev-attest measure`: launch digests of guests to be, ID blocks, and a policy file to verify by.
 
+mod from;
 mod output;
 
 use std::fs::File;
@@ -14,8 +15,8 @@ use super::input::{self, CliError};
 use crate::hex_bytes::HexBytes;
 use crate::measure::{
     CpuSignature, Firmware, FirmwareReadError, IGVM_MAGIC, Igvm, KernelHashes, Launch,
-    LaunchDigest, MAX_FIRMWARE, MeasureError, Measurement, Mode, Svsm, Variants, VcpuCounts, Vmm,
-    firmware_context, sha256_reader,
+    LaunchDigest, MAX_FIRMWARE, MeasureError, Measurement, Mode, RecordError, Svsm, Variants,
+    VcpuCounts, Vmm, firmware_context, sha256_reader,
 };
 
 /// Largest key file read, in bytes.
@@ -29,11 +30,19 @@ than one.\n\n\
 Examples:\n  \
   sev-attest measure --firmware OVMF.fd --vcpus 4 --vcpu-type EPYC-v4\n  \
   sev-attest measure --firmware OVMF.amdsev.fd --vcpus 1..64 --vcpu-type EPYC-v4 \\\n      \
-    --kernel vmlinuz --initrd initrd.img --append console=ttyS0 --policy-out guest.toml")]
+    --kernel vmlinuz --initrd initrd.img --append console=ttyS0 --policy-out guest.toml\n  \
+  sev-attest measure --from launch.json --firmware OVMF.amdsev.fd --kernel vmlinuz")]
 pub(crate) struct MeasureArgs {
     /// Kind of guest
     #[arg(long, value_enum, default_value = "snp")]
     mode: ModeArg,
+    /// What a host says that it launched from: launch.json, recomputed with --firmware and, where
+    /// given, --kernel and --initrd of one's own
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "mode", "vcpus", "cpu", "vcpu_model", "vcpu_stepping", "vmm", "guest_features",
+        "snp_ovmf_hash", "svsm", "append", "id_key", "json", "policy_out",
+    ])]
+    from: Option<PathBuf>,
     /// OVMF image, as given to QEMU's -bios; or an IGVM file, which says all that is measured
     #[arg(long, visible_aliases = ["ovmf", "igvm"], value_name = "FILE")]
     firmware: PathBuf,
@@ -186,6 +195,14 @@ pub(crate) enum MeasureCommandError {
     /// The request can't be fulfilled.
     #[error(transparent)]
     Measure(#[from] MeasureError),
+    /// A `launch.json` does not hold.
+    #[error("{}: {source}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: Box<RecordError>,
+    },
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
@@ -196,6 +213,9 @@ pub(crate) enum MeasureCommandError {
 /// # Errors
 /// On unreadable or refused input; nothing is written to `out` then.
 pub(crate) fn run(args: &MeasureArgs, out: &mut impl Write) -> Result<(), MeasureCommandError> {
+    if let Some(from) = &args.from {
+        return from::run(args, from, out);
+    }
     let mode = match args.mode {
         ModeArg::Snp | ModeArg::SnpSvsm | ModeArg::SnpOvmfHash => Mode::Snp,
         ModeArg::SevEs => Mode::SevEs,
