@@ -144,7 +144,7 @@ pub enum Error {
     },
 
     /// Larger than the caller allows.
-    #[error("{what} has {size}, more than the {max} allowed (images.max_mib)")]
+    #[error("{what} is {size} long, holes counted: more than the {max} of images.max_mib")]
     TooLarge {
         /// File name or URL.
         what: String,

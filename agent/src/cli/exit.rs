@@ -159,9 +159,7 @@ fn of(code: Code) -> Status {
 fn hint_for(code: Code) -> Option<&'static str> {
     match code {
         Code::Operation(ErrorCode::NoCapacity) => Some("crn-agent status"),
-        Code::Operation(ErrorCode::Damaged) => {
-            Some("crn-agent image remove, then crn-agent image pull")
-        }
+        Code::Operation(ErrorCode::Damaged) => Some("crn-agent image pull, or image import"),
         _ => None,
     }
 }
