@@ -110,6 +110,17 @@ pub(super) const COLUMNS: [(&str, bool); 5] = [
     ("USED BY", true),
 ];
 
+/// Digits of a digest that stand for it in a table, and that other commands take.
+const DIGITS: usize = 12;
+
+/// An image's name; a digest cut short.
+fn short(name: &str) -> &str {
+    let cut = name
+        .strip_prefix("sha256:")
+        .map(|_| "sha256:".len() + DIGITS);
+    cut.and_then(|cut| name.get(..cut)).unwrap_or(name)
+}
+
 /// Rows of `image list`.
 pub(super) fn rows(views: &[ImageView]) -> Vec<Vec<String>> {
     let size = |n: Option<u64>| n.map(table::bytes).unwrap_or_default();
@@ -126,7 +137,7 @@ pub(super) fn rows(views: &[ImageView]) -> Vec<Vec<String>> {
             v.instances.to_string()
         };
         vec![
-            v.name.clone(),
+            short(&v.name).to_owned(),
             state,
             size(v.file_size),
             size(v.virtual_size),

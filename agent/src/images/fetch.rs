@@ -154,8 +154,12 @@ impl Images {
     ) -> Result<StoredImage, ImageError> {
         let Some(entry) = self.catalogue.get(name) else {
             // An image that was imported has no origin; it is what there is.
-            let found = self.stored(name).await?;
-            return found.ok_or_else(|| ImageError::Unknown { name: name.clone() });
+            let name = name.clone();
+            return match self.stored(&name).await? {
+                Some(_) if reimport == Reimport::Always => Err(ImageError::Imported { name }),
+                Some(found) => Ok(found),
+                None => Err(ImageError::Unknown { name }),
+            };
         };
         let image = match &entry.origin {
             Origin::Url { url, sum } => self.download(name, url, sum, progress).await?,

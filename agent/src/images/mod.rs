@@ -51,6 +51,12 @@ pub enum ImageError {
         /// Why.
         reason: &'static str,
     },
+    /// It came from a file or a URL that nobody recorded as the name's origin.
+    #[error("image {name} was imported: it is in no catalogue to be pulled from; import it again")]
+    Imported {
+        /// As it was named.
+        name: ImageName,
+    },
     /// A name that means a content already.
     #[error("{name}: a digest is no name that an image can be given")]
     Name {
@@ -73,6 +79,7 @@ impl ImageError {
             Self::Get { source, .. } | Self::Store(source) => source.may_pass(),
             Self::Unknown { .. }
             | Self::File { .. }
+            | Self::Imported { .. }
             | Self::Name { .. }
             | Self::Db(_)
             | Self::Io(_) => false,

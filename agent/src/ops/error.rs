@@ -158,6 +158,7 @@ impl From<ImageError> for OpError {
             },
             ImageError::Store(source) => disk_code(source),
             ImageError::File { .. } | ImageError::Name { .. } => ErrorCode::Invalid,
+            ImageError::Imported { .. } => ErrorCode::Conflict,
             ImageError::Db(_) => ErrorCode::Internal,
             ImageError::Io(_) => ErrorCode::Internal,
         };

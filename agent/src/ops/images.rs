@@ -271,6 +271,26 @@ pub async fn import(
     }))
 }
 
+/// Fewest digits that an image can be named by.
+const FEWEST_DIGITS: usize = 6;
+
+/// What a caller means: a name, a digest, or the first digits of one in the store.
+async fn meant(node: &Arc<Node>, text: &str) -> Result<ImageName, OpError> {
+    let name: ImageName = text.parse()?;
+    let digits = name.as_str().strip_prefix("sha256:");
+    let Some(digits) = digits.filter(|digits| (FEWEST_DIGITS..64).contains(&digits.len())) else {
+        return Ok(name);
+    };
+    let store = node.images.store.clone();
+    let all = blocking(move || store.list().map_err(OpError::from)).await?;
+    let mut found = all.iter().filter(|d| d.hex().starts_with(digits));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one.to_string().parse()?),
+        (Some(_), Some(_)) => Err(OpError::conflict(format!("{name}: several images have it"))),
+        (None, _) => Ok(name),
+    }
+}
+
 /// Hashes an image again.
 ///
 /// # Errors
@@ -282,7 +302,7 @@ pub async fn verify(
     name: &str,
 ) -> Result<impl Stream<Item = Update<ImageView>> + Send + use<>, OpError> {
     permit(caller, Operation::VerifyImage, None)?;
-    let name: ImageName = name.parse()?;
+    let name = meant(node, name).await?;
     let digest = recorded_digest(node, &name).await?;
     let node = node.clone();
     Ok(updates(move |reporter| async move {
@@ -318,7 +338,7 @@ async fn recorded_digest(node: &Arc<Node>, name: &ImageName) -> Result<Sha256, O
 pub async fn remove(node: &Arc<Node>, caller: &Caller, name: &str) -> Result<(), OpError> {
     permit(caller, Operation::RemoveImage, None)?;
     lookup::make_room(node, Operation::RemoveImage).await;
-    let name: ImageName = name.parse()?;
+    let name = meant(node, name).await?;
     let node = node.clone();
     super::detached(async move {
         let digest = recorded_digest(&node, &name).await?;

@@ -109,3 +109,61 @@ async fn an_image_comes_from_a_url_without_a_restart() {
     assert!(list.iter().any(|i| i.name == "mine:1" && i.stored));
     assert!(list.iter().any(|i| i.name == "debian:10" && i.retired));
 }
+
+/// One that has lost its name is listed by its digest, and found by the first digits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_without_a_name_is_found_by_the_first_digits() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = harness::node(&dir, |_| ()).await;
+    let mut digests = Vec::new();
+    for mib in [64, 128] {
+        let file = dir.path().join(format!("{mib}.qcow2"));
+        let size = disk::ByteSize::from_mib(mib);
+        disk::create_volume(&file, size, disk::Format::Qcow2).unwrap();
+        let import = disk::Import::default();
+        let image = node.images.store.import(&file, &import, |_| ()).unwrap();
+        digests.push(image.digest.to_string());
+    }
+    let (first, _) = digests[0].split_at("sha256:".len() + 12);
+    let verified = images::verify(&node, &MEMBER, first).await.unwrap();
+    let last = verified.collect::<Vec<_>>().await.pop();
+    let Some(Update::Done(view)) = last else {
+        panic!("{last:?}")
+    };
+    assert_eq!(view.name, digests[0]);
+    // Too few digits, or those of none, are nobody's.
+    for few in ["sha256:", &first[..10], "sha256:000000000000"] {
+        assert!(images::remove(&node, &MEMBER, few).await.is_err(), "{few}");
+    }
+    assert_eq!(node.images.store.list().unwrap().len(), 2);
+    images::remove(&node, &MEMBER, first).await.unwrap();
+    let left = node.images.store.list().unwrap();
+    assert_eq!(
+        left.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        digests[1..]
+    );
+}
+
+/// It has no origin to be fetched from, and "done" would be no answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_of_what_was_imported_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = harness::node(&dir, |_| ()).await;
+    let file = dir.path().join("disk.qcow2");
+    disk::create_volume(&file, disk::ByteSize::from_mib(64), disk::Format::Qcow2).unwrap();
+    let name = "mine:1".parse().unwrap();
+    let imported = node.images.import(&name, &file, None, None, |_| ()).await;
+    imported.unwrap();
+    let pulled = images::pull(&node, &MEMBER, "mine:1").await.unwrap();
+    let last = pulled.collect::<Vec<_>>().await.pop();
+    let Some(Update::Error(error)) = last else {
+        panic!("{last:?}")
+    };
+    assert!(
+        error.message.contains("import it again"),
+        "{}",
+        error.message
+    );
+    // An instance takes it all the same.
+    assert!(node.images.ensure(&name, |_| ()).await.is_ok());
+}
