@@ -119,3 +119,32 @@ impl<S: Socket> Write for Timed<S> {
         self.socket.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that drips is cut off at the end of the whole time, not of the time for one read.
+    #[test]
+    fn dripping_does_not_make_time_longer() {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        let dripping = std::thread::spawn(move || {
+            while peer.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let mut timed = Timed::new(socket, Duration::from_millis(300));
+        let begun = Instant::now();
+        let mut all = [0; 10_000];
+        let error = timed.read_exact(&mut all).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= Duration::from_millis(300));
+        // Nor may a silent one stay, nor anything be written after the end.
+        assert_eq!(
+            timed.write(b"x").unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
+        drop(timed);
+        dripping.join().unwrap();
+    }
+}

@@ -217,6 +217,14 @@ impl<'a> Unlocker<'a> {
             super::say(&crate::show::plain(&note));
         }
         let appraisal = appraise::appraise_evidence(evidence, chain.as_ref(), &policy, at);
+        // What was allowed is said all the same.
+        let of_channel = |finding: &&appraise::Finding| {
+            finding.id == "channel.binding" && finding.status == appraise::Status::NotChecked
+        };
+        let allowed = appraisal.findings.iter().find(of_channel);
+        if let Some(reason) = allowed.and_then(|finding| finding.reason.as_deref()) {
+            super::say(&format!("{}: channel.binding: {reason}", args.target));
+        }
         let done = match appraisal.clearance() {
             Err(_) => Done::Withheld(appraisal.outcome),
             Ok(clearance) => {
@@ -248,7 +256,7 @@ impl<'a> Unlocker<'a> {
         let text = if args.json {
             let mut value = appraisal.map_or_else(|| serde_json::json!({}), Appraisal::to_json);
             value["unlocked"] = matches!(done, Done::Unlocked(_)).into();
-            value["outcome_of_unlock"] = (*words).into();
+            value["message"] = (*words).into();
             format!("{value:#}\n")
         } else {
             let findings = appraisal.map(|appraisal| verify::render(appraisal, args.all));
