@@ -17,4 +17,8 @@ pub mod names;
 pub mod plan;
 pub mod probe;
 pub mod process;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "no instance is launched so yet")
+)]
 pub mod sealed;

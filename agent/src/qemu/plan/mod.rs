@@ -8,18 +8,28 @@
 
 mod accelerator;
 mod arguments;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "no instance is launched so yet")
+)]
 mod boot;
 mod control;
 mod disks;
 mod launch;
 mod machine;
 mod network;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "no instance is launched so yet")
+)]
 mod protection;
 mod virtio;
 
 use std::path::PathBuf;
 
 use self::arguments::Builder;
+#[cfg(any(test, feature = "testing"))]
+pub use self::protection::Sev;
 pub use self::{
     accelerator::{Accelerator, CPU_OF_KVM, CPU_OF_TCG},
     arguments::{FIRST_FD, FdSource, PlacedFile, PlannedFd},
@@ -28,7 +38,7 @@ pub use self::{
     disks::{HOTPLUG_FDSET, volume_device, volume_nodes},
     launch::{DiskFormat, Launch, VolumeDisk},
     network::TAP_FD,
-    protection::{GuestMemory, Identity, NamedCpu, Open, Protection, Sev, SevHost, Snp},
+    protection::{GuestMemory, Identity, NamedCpu, Open, Protection, SevHost, Snp},
 };
 use super::confine::Confinement;
 
