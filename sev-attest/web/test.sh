@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the page and drives it in a real Chromium (Debian's chromium and chromium-driver): what it
 # says of reports is what the command says. SEV_ATTEST_SCREENSHOTS=DIR keeps pictures of it. So with the
-# npm package, which has the page's WebAssembly, in Node, and with the Python wheel.
+# npm package, which has the page's WebAssembly, in Node and Chromium, and with the Python wheel.
 # Arguments choose packages and features for cargo, as those that are compiled anyway.
 set -eu
 
@@ -19,4 +19,4 @@ target=$($cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_dire
 export SEV_ATTEST_BIN=$target/debug/sev-attest
 "$here/../npm/test.sh" --built
 "$here/../python/test.sh"
-SEV_ATTEST_WEB_DIST=$here/dist exec $cargo test --locked "$@" --test browser -- --ignored
+SEV_ATTEST_WEB_DIST=$here/dist SEV_ATTEST_NPM_DIST=$here/../npm/dist exec $cargo test --locked "$@" --test browser -- --ignored

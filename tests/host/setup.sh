@@ -32,7 +32,7 @@ test_packages=(
     # web pages
     chromium chromium-driver
     # the npm package of the verifier
-    nodejs
+    nodejs node-typescript
 )
 bench_packages=(libssl-dev)
 

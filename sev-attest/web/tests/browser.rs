@@ -234,3 +234,49 @@ fn the_page_says_what_the_command_says() {
         "{blocked}"
     );
 }
+
+/// The npm package as a module of a page, without a bundler.
+#[test]
+#[ignore = "needs Chromium and the built package: run web/test.sh"]
+fn the_npm_package_says_what_the_command_says() {
+    let package = path_of("SEV_ATTEST_NPM_DIST");
+    let site = tempfile::tempdir().unwrap();
+    for name in ["index.js", "wasm.js"] {
+        std::fs::copy(package.join(name), site.path().join(name)).unwrap();
+    }
+    std::fs::write(
+        site.path().join("index.html"),
+        "<!doctype html><title>t</title>",
+    )
+    .unwrap();
+    let (url, _) = serve(site.path().to_owned());
+    let browser = Browser::start();
+    browser.go(&format!("{url}index.html"));
+    let (report, vcek) = (
+        vector("az-milan-v3-report.bin"),
+        vector("az-milan-v3-vcek.der"),
+    );
+    let hex = |path: &Path| hex::encode(std::fs::read(path).unwrap());
+    let appraise = |report: &str, options: &str| {
+        browser.script(&format!(
+            "const bytes = (hex) => Uint8Array.from(hex.match(/../g), (b) => parseInt(b, 16));
+             return import('{url}index.js')
+                .then(({{ appraise }}) => appraise(bytes('{report}'), {{
+                    certificates: [bytes('{vcek}')], at: new Date('{AT}'), {options} }}))
+                .then((result) => result.appraisal, (error) => error.name)",
+            vcek = hex(&vcek),
+        ))
+    };
+    let genuine = hex(&report);
+    for (options, flags) in [
+        ("", &[][..]),
+        (
+            "anyGuest: true, anyTime: true",
+            &["--any-guest", "--any-time"],
+        ),
+    ] {
+        let expected = command(&report, Some(&vcek), flags);
+        assert_eq!(appraise(&genuine, options), expected);
+    }
+    assert_eq!(appraise("00", ""), "AttestationError");
+}
