@@ -181,6 +181,8 @@ fn who_takes_over_qemu_finds_nothing_of_the_host() {
         expect("connect to the service", "ENOENT");
         expect("connect to the abstract service", "ECONNREFUSED");
         expect("pid", "1");
+        expect("host name", "guest");
+        expect("descriptors", "Some(1024)");
         expect("signal to the agent", "ESRCH");
         for kind in ["mnt", "pid", "uts", "cgroup", "net", "ipc"] {
             expect(&format!("namespace {kind}"), "own");
@@ -195,7 +197,7 @@ fn who_takes_over_qemu_finds_nothing_of_the_host() {
         // system calls
         for (name, ..) in calls() {
             let expected = match name {
-                "clone3" | "io_uring_setup" => "ENOSYS",
+                "clone3" | "io_uring_setup" | "io_setup" => "ENOSYS",
                 _ => "EPERM",
             };
             expect(&format!("call {name}"), expected);
@@ -314,6 +316,10 @@ fn inside() {
     let outcome = UnixStream::connect_addr(&name).map(drop);
     say("connect to the abstract service", &word(&outcome));
     say("pid", &std::process::id().to_string());
+    let name = nix::unistd::gethostname().unwrap();
+    say("host name", &name.to_string_lossy());
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    say("descriptors", &format!("{most:?}"));
     let outcome = call(libc::SYS_kill, [i64::from(agent), 0, 0, 0, 0]);
     say("signal to the agent", &word(&outcome));
     for (name, number, arguments) in calls() {
@@ -326,6 +332,8 @@ fn inside() {
 /// System calls that are refused, with arguments that would do no harm.
 fn calls() -> Vec<(&'static str, i64, [i64; 5])> {
     let none = [0; 5];
+    let disk = i64::from(FIRST_FD);
+    let request = |number| [disk, number, 0, 0, 0];
     let family = |family: i32| [i64::from(family), i64::from(libc::SOCK_DGRAM), 0, 0, 0];
     vec![
         ("bpf", libc::SYS_bpf, none),
@@ -368,6 +376,33 @@ fn calls() -> Vec<(&'static str, i64, [i64; 5])> {
         ("socket vsock", libc::SYS_socket, family(libc::AF_VSOCK)),
         ("socket alg", libc::SYS_socket, family(libc::AF_ALG)),
         ("setuid", libc::SYS_setuid, none),
+        (
+            "fallocate past the end",
+            libc::SYS_fallocate,
+            [disk, i64::from(libc::FALLOC_FL_KEEP_SIZE), 0, 8 << 20, 0],
+        ),
+        (
+            "ioctl FS_IOC_RESVSP64",
+            libc::SYS_ioctl,
+            request(0x4030_582a),
+        ),
+        ("ioctl SIOCSIFHWADDR", libc::SYS_ioctl, request(0x8924)),
+        ("ioctl TUNSETPERSIST", libc::SYS_ioctl, request(0x4004_54cb)),
+        (
+            "setsockopt SO_ATTACH_FILTER",
+            libc::SYS_setsockopt,
+            [
+                disk,
+                libc::SOL_SOCKET.into(),
+                libc::SO_ATTACH_FILTER.into(),
+                0,
+                0,
+            ],
+        ),
+        ("io_setup", libc::SYS_io_setup, none),
+        ("statmount", 457, none),
+        ("listmount", 458, none),
+        ("open_tree_attr", 467, none),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! How long a file of QEMU's may get. A guest that took its QEMU over could else fill
 //! the file system that all guests share.
 
-use std::{io, path::Path};
+use std::{io, os::unix::fs::MetadataExt, path::Path};
 
 use disk::ByteSize;
 use rustix::{
@@ -54,7 +54,9 @@ pub fn set(process: &Process, bytes: u64) -> io::Result<()> {
 /// # Errors
 /// [`io::ErrorKind::FileTooLarge`], or those of the file system.
 pub fn check(path: &Path, size: ByteSize) -> io::Result<()> {
-    let (length, most) = (std::fs::metadata(path)?.len(), longest(size));
+    let (file, most) = (std::fs::metadata(path)?, longest(size));
+    // Blocks may lie past the end.
+    let length = file.len().max(file.blocks().saturating_mul(512));
     if length <= most {
         return Ok(());
     }
@@ -67,6 +69,8 @@ pub fn check(path: &Path, size: ByteSize) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FallocateFlags, fallocate};
+
     use super::*;
 
     #[test]
@@ -79,6 +83,13 @@ mod tests {
             file.set_len(length).unwrap();
             let result = check(&path, size);
             assert_eq!(result.is_ok(), good, "{length}: {result:?}");
+        }
+        file.set_len(0).unwrap();
+        let past_the_end = FallocateFlags::KEEP_SIZE;
+        let size = ByteSize::from_mib(0);
+        check(&path, size).unwrap();
+        if fallocate(&file, past_the_end, 0, longest(size) + (1 << 20)).is_ok() {
+            check(&path, size).unwrap_err();
         }
         assert_eq!(longest(ByteSize::from_bytes(u64::MAX)), u64::MAX);
     }

@@ -19,7 +19,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::sethostname,
+};
 use rustix::{
     fs::Mode,
     io::{FdFlags, fcntl_setfd},
@@ -182,9 +185,9 @@ fn prepare(args: &LauncherArgs) -> io::Result<(Command, Contents)> {
     // `uid` also drops the other groups.
     command.gid(args.uid).uid(args.uid);
 
-    let mut namespaces = CloneFlags::empty();
+    let mut namespaces = CloneFlags::CLONE_NEWIPC;
     if args.isolate_network {
-        namespaces |= CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+        namespaces |= CloneFlags::CLONE_NEWNET;
     }
     if args.has(Lock::PrivateRoot) {
         namespaces |=
@@ -201,6 +204,8 @@ fn prepare(args: &LauncherArgs) -> io::Result<(Command, Contents)> {
         let before = umask(Mode::from_raw_mode(0o022));
         root::enter(&contents)?;
         umask(before);
+        // A new namespace begins with the host's name.
+        sethostname("guest").map_err(|e| io::Error::other(format!("host name: {e}")))?;
     }
     privileges::limit(args.largest_file)?;
     privileges::empty_bounding_set()?;

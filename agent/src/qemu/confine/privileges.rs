@@ -7,7 +7,10 @@ use rustix::{
     thread::{CapabilitySet, remove_capability_from_bounding_set},
 };
 
-/// No core dump: a guest's memory is in it. No file longer than `largest` bytes, if
+/// Each descriptor is memory of the kernel's; QEMU has some thirty and two for each volume.
+const MOST_DESCRIPTORS: u64 = 1024;
+
+/// Few descriptors. No core dump: a guest's memory is in it. No file longer than `largest` bytes, if
 /// that is given.
 ///
 /// # Errors
@@ -18,6 +21,7 @@ pub fn limit(largest: Option<u64>) -> io::Result<()> {
         maximum: Some(value),
     };
     setrlimit(Resource::Core, exactly(0))?;
+    setrlimit(Resource::Nofile, exactly(MOST_DESCRIPTORS))?;
     if let Some(largest) = largest {
         setrlimit(Resource::Fsize, exactly(largest))?;
     }

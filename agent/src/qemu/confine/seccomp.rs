@@ -19,6 +19,8 @@ const ABSENT: &[i64] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
+    // One process may take the contexts of the whole host; the plan has no `aio=native`.
+    libc::SYS_io_setup,
 ];
 
 /// Refused whatever their arguments are.
@@ -63,6 +65,9 @@ const DENIED: &[i64] = &[
     libc::SYS_move_mount,
     libc::SYS_open_tree,
     libc::SYS_mount_setattr,
+    STATMOUNT,
+    LISTMOUNT,
+    OPEN_TREE_ATTR,
     libc::SYS_unshare,
     libc::SYS_setns,
     // the host
@@ -88,6 +93,45 @@ const DENIED: &[i64] = &[
     libc::SYS_clock_adjtime,
     libc::SYS_adjtimex,
 ];
+
+/// Numbers that the library does not have yet; new calls have one for all architectures.
+const STATMOUNT: i64 = 457;
+const LISTMOUNT: i64 = 458;
+const OPEN_TREE_ATTR: i64 = 467;
+
+/// What fallocate(2) may be asked for: room within the file's length, holes, zeroes. The
+/// others take blocks past the end, which no limit of a file's length sees.
+const FALLOCATE_MODES: [i32; 3] = [
+    0,
+    libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE,
+    libc::FALLOC_FL_ZERO_RANGE,
+];
+
+/// Requests of ioctl(2) that are refused: linux/falloc.h, linux/if_tun.h, linux/sockios.h.
+const REQUESTS: &[u32] = &[
+    // fallocate by another name: FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE
+    0x4030_5828,
+    0x4030_582a,
+    0x4030_5839,
+    // The tap's: TUNSETDEBUG, TUNSETPERSIST, TUNSETOWNER, TUNSETLINK, TUNSETGROUP,
+    // TUNSETCARRIER, and its MAC address (SIOCSIFHWADDR). The agent would put them back for ever.
+    0x4004_54c9,
+    0x4004_54cb,
+    0x4004_54cc,
+    0x4004_54cd,
+    0x4004_54ce,
+    0x4004_54e2,
+    0x8924,
+    // Filters of its packets, which all of the host has the memory of: TUNATTACHFILTER,
+    // TUNSETSTEERINGEBPF, TUNSETFILTEREBPF
+    0x4010_54d5,
+    0x8004_54e0,
+    0x8004_54e1,
+];
+
+/// Filters of a socket's packets (asm-generic/socket.h): SO_ATTACH_FILTER, SO_ATTACH_BPF,
+/// SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF.
+const SOCKET_FILTERS: [u32; 4] = [26, 50, 51, 52];
 
 /// New namespaces, of which clone(2) makes all but this one.
 const NAMESPACES: i64 = (libc::CLONE_NEWNS
@@ -126,12 +170,30 @@ fn failed(e: impl std::fmt::Display) -> io::Error {
 }
 
 /// Refused for some arguments.
-fn conditional() -> Result<[(i64, Vec<SeccompRule>); 3], seccompiler::BackendError> {
-    let rule = |operator, value: i64| {
-        let value = value.unsigned_abs();
-        let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, value)?;
-        SeccompRule::new(vec![condition])
+fn conditional() -> Result<[(i64, Vec<SeccompRule>); 6], seccompiler::BackendError> {
+    let when = |argument, operator, value: u64| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
     };
+    let rule =
+        |operator, value: i64| SeccompRule::new(vec![when(0, operator, value.unsigned_abs())?]);
+    let other_modes = FALLOCATE_MODES
+        .iter()
+        .map(|mode| when(1, SeccompCmpOp::Ne, u64::from(mode.unsigned_abs())))
+        .collect::<Result<_, _>>()?;
+    let requests = REQUESTS
+        .iter()
+        .map(|&r| SeccompRule::new(vec![when(1, SeccompCmpOp::Eq, r.into())?]))
+        .collect::<Result<_, _>>()?;
+    let socket = u64::from(libc::SOL_SOCKET.unsigned_abs());
+    let socket_filters = SOCKET_FILTERS
+        .iter()
+        .map(|&option| {
+            SeccompRule::new(vec![
+                when(1, SeccompCmpOp::Eq, socket)?,
+                when(2, SeccompCmpOp::Eq, option.into())?,
+            ])
+        })
+        .collect::<Result<_, _>>()?;
     let other_families = || rule(SeccompCmpOp::Ne, libc::AF_UNIX.into());
     // Any one of the flags.
     let bits = (0..63).map(|bit| 1_i64 << bit);
@@ -143,6 +205,9 @@ fn conditional() -> Result<[(i64, Vec<SeccompRule>); 3], seccompiler::BackendErr
         (libc::SYS_socket, vec![other_families()?]),
         (libc::SYS_socketpair, vec![other_families()?]),
         (libc::SYS_clone, namespaces),
+        (libc::SYS_fallocate, vec![SeccompRule::new(other_modes)?]),
+        (libc::SYS_ioctl, requests),
+        (libc::SYS_setsockopt, socket_filters),
     ])
 }
 
@@ -184,11 +249,13 @@ mod tests {
     use super::*;
 
     /// What the kernel would do: a small interpreter of what the compiler emits.
-    fn run(program: &[sock_filter], call: u32, argument: u64) -> u32 {
+    fn run(program: &[sock_filter], call: u32, arguments: [u64; 3]) -> u32 {
         let mut data = [0_u8; 64];
         data[..4].copy_from_slice(&call.to_le_bytes());
         data[4..8].copy_from_slice(&0xC000_003E_u32.to_le_bytes());
-        data[16..24].copy_from_slice(&argument.to_le_bytes());
+        for (bytes, argument) in data[16..].chunks_mut(8).zip(arguments) {
+            bytes.copy_from_slice(&argument.to_le_bytes());
+        }
         let (mut at, mut accumulator) = (0, 0_u32);
         loop {
             let i = &program[at];
@@ -223,12 +290,13 @@ mod tests {
     #[test]
     fn what_the_filters_say() {
         let filters = filters().unwrap();
-        let verdict = |call: i64, argument: i64| {
-            let (call, argument) = (u32::try_from(call).unwrap(), argument as u64);
-            let all = filters.iter().map(|f| run(f, call, argument));
+        let verdict_of = |call: i64, arguments: [u64; 3]| {
+            let call = u32::try_from(call).unwrap();
+            let all = filters.iter().map(|f| run(f, call, arguments));
             // The kernel takes the strictest: errors are below allowing.
             all.min().unwrap()
         };
+        let verdict = |call: i64, argument: i64| verdict_of(call, [argument as u64, 0, 0]);
         let allow = libc::SECCOMP_RET_ALLOW;
         let errno = |e: i32| libc::SECCOMP_RET_ERRNO | e as u32;
         for call in DENIED {
@@ -275,5 +343,39 @@ mod tests {
         ] {
             assert_eq!(verdict(call, argument), expected, "{call} {argument:#x}");
         }
+        let eperm = errno(libc::EPERM);
+        for (mode, expected) in [
+            (0, allow),
+            (libc::FALLOC_FL_KEEP_SIZE, eperm),
+            (
+                libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+                allow,
+            ),
+            (libc::FALLOC_FL_ZERO_RANGE, allow),
+            (
+                libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
+                eperm,
+            ),
+            (libc::FALLOC_FL_COLLAPSE_RANGE, eperm),
+        ] {
+            let found = verdict_of(libc::SYS_fallocate, [7, mode as u64, 0]);
+            assert_eq!(found, expected, "fallocate {mode:#x}");
+        }
+        for &request in REQUESTS {
+            // The kernel looks at the lower half alone.
+            for upper in [0, 1 << 32] {
+                let found = verdict_of(libc::SYS_ioctl, [7, upper | u64::from(request), 0]);
+                assert_eq!(found, eperm, "ioctl {request:#x}");
+            }
+        }
+        // TUNSETOFFLOAD, which QEMU needs
+        assert_eq!(verdict_of(libc::SYS_ioctl, [7, 0x4004_54d0, 0]), allow);
+        let option = |level: i32, name: i32| {
+            verdict_of(libc::SYS_setsockopt, [7, level as u64, name as u64])
+        };
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER), eperm);
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_ATTACH_BPF), eperm);
+        assert_eq!(option(libc::SOL_SOCKET, libc::SO_REUSEADDR), allow);
+        assert_eq!(option(libc::IPPROTO_TCP, libc::SO_ATTACH_FILTER), allow);
     }
 }

@@ -74,7 +74,7 @@ fn flash(b: &mut Builder, code: &Path, vars: &Path) -> &'static str {
     b.json(
         "-blockdev",
         &json!({"driver": "file", "node-name": "uefi-code", "filename": code,
-                "read-only": true, "auto-read-only": false}),
+                "read-only": true, "auto-read-only": false, "locking": "off"}),
     );
     let vars = b.file(FdSource::ReadWrite(vars.to_owned()));
     b.json(

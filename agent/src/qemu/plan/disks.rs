@@ -36,11 +36,13 @@ pub fn volume_device(id: &str, slot: usize, memory: GuestMemory) -> Value {
 pub(super) fn disks(b: &mut Builder, l: &Launch) {
     let memory = l.protection.memory();
     b.json("-object", &json!({"qom-type": "iothread", "id": "io0"}));
+    // Many read it, and none has to ask the others: with locks any one of them could keep the
+    // next from starting.
     let base = b.file(FdSource::ReadOnly(l.base.0.clone()));
     b.json(
         "-blockdev",
         &json!({"driver": "file", "node-name": "base-file", "filename": base,
-                "read-only": true, "auto-read-only": false}),
+                "read-only": true, "auto-read-only": false, "locking": "off"}),
     );
     let mut node = json!({"driver": l.base.1.driver(), "node-name": "base", "file": "base-file",
                           "read-only": true});
