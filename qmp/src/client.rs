@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::net::UnixStream;
@@ -182,27 +183,43 @@ impl Qmp {
 
     /// Executes a command by name. `args` is an object, or null for none.
     ///
+    /// For peers that are trusted: an answer may take a hundred times its length of memory as a
+    /// [`serde_json::Value`].
+    ///
     /// # Errors
-    /// As [`execute`](Self::execute); [`Error::Encode`] if `args` is something else.
+    /// As [`execute_as`](Self::execute_as).
     pub async fn execute_raw(
         &self,
         name: &str,
         args: serde_json::Value,
     ) -> Result<serde_json::Value, Error> {
-        self.execute_raw_within(name, args, self.command_timeout)
+        self.execute_as(name, args).await
+    }
+
+    /// Executes a command by name, and reads of its answer what `T` has: the rest takes no memory.
+    /// `args` is an object, or null for none.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute); [`Error::Encode`] if `args` is something else.
+    pub async fn execute_as<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        args: serde_json::Value,
+    ) -> Result<T, Error> {
+        self.execute_as_within(name, args, self.command_timeout)
             .await
     }
 
-    /// [`execute_raw`](Self::execute_raw) with a time limit.
+    /// [`execute_as`](Self::execute_as) with a time limit.
     ///
     /// # Errors
-    /// As [`execute_raw`](Self::execute_raw).
-    pub async fn execute_raw_within(
+    /// As [`execute_as`](Self::execute_as).
+    pub async fn execute_as_within<T: DeserializeOwned>(
         &self,
         name: &str,
         args: serde_json::Value,
         limit: Duration,
-    ) -> Result<serde_json::Value, Error> {
+    ) -> Result<T, Error> {
         let args = match &args {
             serde_json::Value::Null => None,
             serde_json::Value::Object(_) => Some(&args),

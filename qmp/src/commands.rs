@@ -1,5 +1,5 @@
 //! The monitor's commands that an agent needs, by name. Everything else goes through
-//! [`Qmp::execute`] (types in [`qapi::qmp`]) or [`Qmp::execute_raw`].
+//! [`Qmp::execute`] (types in [`qapi::qmp`]) or [`Qmp::execute_as`].
 //!
 //! Each is documented in QEMU's QMP reference (qapi/*.json) under the command it names. Errors are
 //! those of [`Qmp::execute`] unless more is said.
@@ -8,6 +8,8 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use qapi::qmp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
@@ -20,11 +22,12 @@ impl Qmp {
     /// What the machine is doing (`query-status`).
     pub async fn status(&self) -> Result<RunState, Error> {
         // Not the enum of `qapi`, so that a state of a newer QEMU is an answer, not an error.
-        let reply = self.execute_raw("query-status", Value::Null).await?;
-        match reply.get("status").and_then(Value::as_str) {
-            Some(status) => Ok(RunState::from(status)),
-            None => Err(unexpected("query-status", "no status")),
+        #[derive(Deserialize)]
+        struct Status {
+            status: String,
         }
+        let reply: Status = self.execute_as("query-status", Value::Null).await?;
+        Ok(RunState::from(reply.status.as_str()))
     }
 
     /// Presses the ACPI power button (`system_powerdown`). Whether the guest obeys shows in
@@ -118,7 +121,8 @@ impl Qmp {
 
     /// Adds a block node (`blockdev-add`): an object with `driver`, `node-name`, ….
     pub async fn blockdev_add(&self, node: Value) -> Result<(), Error> {
-        self.execute_raw("blockdev-add", node).await.map(drop)
+        let done: Result<IgnoredAny, _> = self.execute_as("blockdev-add", node).await;
+        done.map(drop)
     }
 
     /// Removes a block node that no device uses (`blockdev-del`).
@@ -132,7 +136,8 @@ impl Qmp {
 
     /// Plugs a device (`device_add`): an object with `driver`, `id`, `bus`, ….
     pub async fn device_add(&self, device: Value) -> Result<(), Error> {
-        self.execute_raw("device_add", device).await.map(drop)
+        let done: Result<IgnoredAny, _> = self.execute_as("device_add", device).await;
+        done.map(drop)
     }
 
     /// Unplugs a device and waits until it is gone (`device_del`, then `DEVICE_DELETED`). Many

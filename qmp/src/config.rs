@@ -13,7 +13,8 @@ pub struct Config {
     pub greeting_timeout: Duration,
     /// For a command from the call to its reply, where the call names no limit of its own. 30 s.
     pub command_timeout: Duration,
-    /// The longest line accepted from the peer, in bytes without the line end. 16 MiB.
+    /// The longest line accepted from the peer, in bytes without the line end. 1 MiB: the longest
+    /// answers tell of each block node or virtual CPU, some 2 KiB for each.
     pub max_line: usize,
 }
 
@@ -23,7 +24,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(5),
             greeting_timeout: Duration::from_secs(10),
             command_timeout: Duration::from_secs(30),
-            max_line: 16 << 20,
+            max_line: 1 << 20,
         }
     }
 }

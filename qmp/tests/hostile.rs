@@ -350,7 +350,7 @@ fn silence_ends_a_command_at_its_limit_and_no_more() {
         let limit = Duration::from_millis(150);
         let start = Instant::now();
         let error = qmp
-            .execute_raw_within("query-status", Value::Null, limit)
+            .execute_as_within::<Value>("query-status", Value::Null, limit)
             .await
             .unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -404,7 +404,7 @@ fn a_flood_without_an_answer_does_not_outrun_the_limit() {
             let start = Instant::now();
             let limit = Duration::from_millis(200);
             let error = qmp
-                .execute_raw_within("query-status", Value::Null, limit)
+                .execute_as_within::<Value>("query-status", Value::Null, limit)
                 .await
                 .unwrap_err();
             assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -420,7 +420,7 @@ fn a_peer_that_does_not_read() {
         let big = json!({"data": "x".repeat(8 << 20)});
         let limit = Duration::from_millis(300);
         let error = qmp
-            .execute_raw_within("ringbuf-write", big, limit)
+            .execute_as_within::<Value>("ringbuf-write", big, limit)
             .await
             .unwrap_err();
         assert!(
@@ -445,7 +445,7 @@ fn a_peer_that_owes_too_much() {
         let limit = Duration::from_millis(2);
         let mut answers = 0;
         let why = loop {
-            let asked = qmp.execute_raw_within("query-status", Value::Null, limit);
+            let asked = qmp.execute_as_within::<Value>("query-status", Value::Null, limit);
             match asked.await.unwrap_err() {
                 Error::Timeout { .. } => answers += 1,
                 Error::Closed { reason, .. } => break reason,

@@ -358,7 +358,7 @@ async fn a_qemu_that_dies() {
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     let limit = Duration::from_millis(200);
     let error = qmp
-        .execute_raw_within("query-status", Value::Null, limit)
+        .execute_as_within::<Value>("query-status", Value::Null, limit)
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");

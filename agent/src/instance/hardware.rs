@@ -2,6 +2,7 @@
 
 use crn_api_types::FailureCode;
 use qmp::Qmp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{Instrument, debug, info, warn};
@@ -78,20 +79,23 @@ impl Task {
 
 /// Asks a QEMU what it is; `None` when it is what no agent has started.
 async fn of_running(qmp: &Qmp) -> Result<Option<Hardware>, qmp::Error> {
+    #[derive(Deserialize)]
+    struct Cpu {
+        #[serde(rename = "qom-path")]
+        path: String,
+    }
     let machine = kind_of(qmp, "/machine").await?;
-    let cpus = qmp.execute_raw("query-cpus-fast", Value::Null).await?;
-    let first = cpus.get(0).and_then(|cpu| cpu.get("qom-path")?.as_str());
-    let Some(path) = first else {
+    let cpus: Vec<Cpu> = qmp.execute_as("query-cpus-fast", Value::Null).await?;
+    let Some(first) = cpus.first() else {
         return Ok(None);
     };
-    let cpu = kind_of(qmp, path).await?;
+    let cpu = kind_of(qmp, &first.path).await?;
     Ok(parse(&machine, &cpu))
 }
 
 async fn kind_of(qmp: &Qmp, path: &str) -> Result<String, qmp::Error> {
     let arguments = json!({ "path": path, "property": "type" });
-    let kind = qmp.execute_raw("qom-get", arguments).await?;
-    Ok(kind.as_str().unwrap_or_default().to_owned())
+    qmp.execute_as("qom-get", arguments).await
 }
 
 /// From the names of QEMU's types. They come back to a command line: a QEMU that its

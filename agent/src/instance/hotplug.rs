@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, os::fd::AsFd, time::Duration};
 
 use disk::ByteSize;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
 use crate::{
     db::VolumeRow,
@@ -162,16 +163,15 @@ struct Plugged {
 /// The volumes that QEMU has devices of. Asked of QEMU's own object tree: what the
 /// PCI bus shows is the guest's and its firmware's to say.
 async fn plugged(qmp: &qmp::Qmp) -> Result<Vec<Plugged>, TaskError> {
-    let all = qmp
-        .execute_raw("qom-list", json!({ "path": PERIPHERAL }))
+    let all: Vec<Child> = qmp
+        .execute_as("qom-list", json!({ "path": PERIPHERAL }))
         .await?;
     let mut plugged = Vec::new();
     for (volume, path) in devices_of(&all) {
         let parent = json!({ "path": path, "property": "parent_bus" });
-        match qmp.execute_raw("qom-get", parent).await {
+        match qmp.execute_as::<String>("qom-get", parent).await {
             Ok(bus) => {
-                let slot = bus.as_str().and_then(slot_of_bus);
-                let slot = slot.ok_or_else(|| {
+                let slot = slot_of_bus(&bus).ok_or_else(|| {
                     TaskError::Refused(format!("QEMU has {path} at an unknown place: {bus}"))
                 })?;
                 plugged.push(Plugged { volume, slot });
@@ -184,10 +184,15 @@ async fn plugged(qmp: &qmp::Qmp) -> Result<Vec<Plugged>, TaskError> {
     Ok(plugged)
 }
 
+/// One of what `qom-list` tells. QEMU's answers are typed: what a lying one adds is not kept.
+#[derive(Debug, Deserialize)]
+struct Child {
+    name: String,
+}
+
 /// Volumes and the paths of their devices in the answer to `qom-list`. Pure.
-fn devices_of(answer: &Value) -> Vec<(String, String)> {
-    let names = answer.as_array().into_iter().flatten();
-    let names = names.filter_map(|child| child.get("name")?.as_str());
+fn devices_of(children: &[Child]) -> Vec<(String, String)> {
+    let names = children.iter().map(|child| child.name.as_str());
     names
         .filter_map(|name| {
             let volume = volume_of_device(name)?;
@@ -198,6 +203,8 @@ fn devices_of(answer: &Value) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -211,11 +218,12 @@ mod tests {
             "vol-cd-dev",
             "vol-ef",
         ];
-        let answer = names.map(child);
+        let read = |answer: Value| serde_json::from_value::<Vec<Child>>(answer);
         let ours = ["ab", "cd"].map(|v| (v.to_owned(), format!("{PERIPHERAL}/vol-{v}-dev")));
-        assert_eq!(devices_of(&json!(answer)), ours);
+        let answer = read(json!(names.map(child))).unwrap();
+        assert_eq!(devices_of(&answer), ours);
         for lies in [json!({ "lies": 1 }), json!([1, { "name": 2 }])] {
-            assert_eq!(devices_of(&lies), []);
+            assert!(read(lies).is_err());
         }
     }
 }

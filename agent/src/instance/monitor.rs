@@ -4,7 +4,8 @@ use std::{collections::HashSet, time::Duration};
 
 use crn_api_types::WarningKind;
 use qmp::{Qmp, RunState};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -92,12 +93,27 @@ pub(super) async fn ask_state(qmp: Qmp, resume: bool) -> Option<RunState> {
     }
 }
 
+/// What of the answer to `x-query-virtio-status` counts.
+#[derive(Debug, Default, Deserialize)]
+struct VirtioStatus {
+    #[serde(rename = "guest-features", default)]
+    features: Features,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Features {
+    #[serde(default)]
+    transports: Vec<String>,
+    #[serde(rename = "dev-features", default)]
+    device: Vec<String>,
+}
+
 /// Asks QEMU what the guest's network driver has negotiated. No guest waits long for that.
 pub(super) async fn ask_offloads(qmp: &Qmp) -> net::Offloads {
     const BACKEND: &str = "/machine/peripheral/net0-dev/virtio-backend";
     const LIMIT: Duration = Duration::from_secs(1);
     let arguments = json!({ "path": BACKEND });
-    let question = qmp.execute_raw_within("x-query-virtio-status", arguments, LIMIT);
+    let question = qmp.execute_as_within("x-query-virtio-status", arguments, LIMIT);
     match question.await {
         Ok(answer) => negotiated(&answer),
         Err(e) => {
@@ -108,18 +124,17 @@ pub(super) async fn ask_offloads(qmp: &Qmp) -> net::Offloads {
 }
 
 /// From the answer: lists of texts such as `VIRTIO_NET_F_GUEST_TSO4: Driver can receive TSOv4`.
-fn negotiated(answer: &Value) -> net::Offloads {
-    let features = &answer["guest-features"];
-    let lists = [&features["transports"], &features["dev-features"]];
-    let texts = lists.into_iter().filter_map(Value::as_array).flatten();
-    let names: HashSet<&str> = texts
-        .filter_map(|text| text.as_str()?.split(':').next())
-        .collect();
+fn negotiated(answer: &VirtioStatus) -> net::Offloads {
+    let features = &answer.features;
+    let texts = features.transports.iter().chain(&features.device);
+    let names: HashSet<&str> = texts.filter_map(|text| text.split(':').next()).collect();
     net::Offloads::negotiated(|name| names.contains(name))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -140,13 +155,12 @@ mod tests {
             "VIRTIO_NET_F_GUEST_TSO6",
         ];
         let expected = net::Offloads::negotiated(|name| on.contains(&name));
-        assert_eq!(negotiated(&answer), expected);
-        for nothing in [
-            json!({}),
-            json!({"guest-features": {"dev-features": 1}}),
-            json!([]),
-        ] {
-            assert_eq!(negotiated(&nothing), net::Offloads::negotiated(|_| false));
+        let read = |answer: Value| serde_json::from_value::<VirtioStatus>(answer);
+        assert_eq!(negotiated(&read(answer).unwrap()), expected);
+        for nothing in [json!({}), json!({"guest-features": {}})] {
+            let none = negotiated(&read(nothing).unwrap());
+            assert_eq!(none, net::Offloads::negotiated(|_| false));
         }
+        assert!(read(json!({"guest-features": {"dev-features": 1}})).is_err());
     }
 }
