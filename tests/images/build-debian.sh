@@ -4,6 +4,7 @@
 #   CRN_IMAGE=built      built from Debian's packages (the default: tests want one boot speed)
 #   CRN_IMAGE=official   the distribution's own, downloaded and checked against its sums
 #   CRN_IMAGE=auto       the official one where it can be reached, else built
+# With the argument `node` it is an image of a host, with what a node of this project needs besides.
 # Beside a built image stand its kernel and modules, which the small guest uses.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -37,7 +38,7 @@ download_official() {
 sources() {
     # shellcheck disable=SC2016 # apt's own variables
     apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' |
-        awk -v host="$(. /etc/os-release; echo "$VERSION_CODENAME")" '
+        awk -v host="$(. /etc/os-release; echo "$VERSION_CODENAME")" -v node="${1:-}" '
             $2 != "main" { next }
             $1 == host && !main { main = $3 }
             $1 == host "-security" && !security { security = $3 }
@@ -46,6 +47,7 @@ sources() {
                 print "deb", main, "bookworm main"
                 print "deb", main, "bookworm-updates main"
                 if (security) print "deb", security, "bookworm-security main"
+                if (node) print "deb", main, "bookworm-backports main"
             }'
 }
 
@@ -55,6 +57,9 @@ packages=(
     netplan.io systemd-resolved iproute2 iputils-ping netbase
     e2fsprogs ca-certificates procps sudo less vim-tiny apt-utils
 )
+
+# What README's set-up installs on a host.
+node_packages=({qemu-system-{x86,common,data},seabios}/bookworm-backports nftables)
 
 # What differs from a plain installation: speed of the first boot, and no identity of its own.
 customize() {
@@ -96,13 +101,15 @@ export_modules() {
 }
 
 build() {
-    local out=$1 work
+    local out=$1 node=$2 work
+    [[ -z $node ]] || packages+=("${node_packages[@]}")
     work=$(mktemp -d "$cache/build.XXXXXX")
     # shellcheck disable=SC2064 # this very directory
     trap "rm -rf '$work'" EXIT
-    local begun=$SECONDS root=$work/root
-    say "building Debian 12 from packages (once; some minutes)"
-    sources >"$work/sources" || { say "no Debian source is configured on this machine"; exit 1; }
+    local begun=$SECONDS root=$work/root mib=2048
+    [[ -z $node ]] || mib=3072
+    say "building Debian 12${node:+, with QEMU,} from packages (once; some minutes)"
+    sources "$node" >"$work/sources" || { say "no Debian source is configured on this machine"; exit 1; }
     # The initramfs holds what the disk needs and nothing else: it is read by emulated firmware.
     cat >"$work/initramfs.sh" <<'HOOK'
 set -e
@@ -132,7 +139,7 @@ HOOK
     cp -L "$root/vmlinuz" "$work/result/vmlinuz"
     export_modules "$root" "$work/result/modules"
 
-    make_disk "$root" "$work" 2048 'console=tty0 console=ttyS0,115200'
+    make_disk "$root" "$work" "$mib" 'console=tty0 console=ttyS0,115200'
     qemu-img convert -q -c -f raw -O qcow2 "$work/disk.raw" "$work/result/debian-12.qcow2"
     rm -rf "$out"
     mv "$work/result" "$out"
@@ -140,11 +147,12 @@ HOOK
 }
 
 main() {
+    local node=${1:-}
     mkdir -p "$cache"
     # One builder at a time; the others find its work.
     exec 9>"$cache/lock"
     flock 9
-    case ${CRN_IMAGE:-built} in
+    case ${node:-${CRN_IMAGE:-built}} in
         official | auto)
             if download_official; then
                 echo "$cache/official/$official"
@@ -153,13 +161,13 @@ main() {
             [[ $CRN_IMAGE == auto ]] || { say "the official image cannot be had"; exit 1; }
             say "Debian's own cloud image cannot be reached"
             ;;
-        built) ;;
-        *) say "CRN_IMAGE is built, official or auto"; exit 1 ;;
+        built | node) ;;
+        *) say "CRN_IMAGE is built, official or auto; the one argument is node"; exit 1 ;;
     esac
     local key out
     key=$(cat "$here/build-debian.sh" "$here/disk.sh" | sha256sum | cut -c 1-16)
-    out=$cache/debian-12-$key
-    [[ -e $out/debian-12.qcow2 ]] || build "$out"
+    out=$cache/debian-12${node:+-$node}-$key
+    [[ -e $out/debian-12.qcow2 ]] || build "$out" "$node"
     echo "$out/debian-12.qcow2"
 }
-main
+main "$@"

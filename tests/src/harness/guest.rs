@@ -98,6 +98,15 @@ impl<'a> Guest<'a> {
         run(&mut self.ssh(script))
     }
 
+    /// Writes a file of the host to a path in the guest, with a mode in octal.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or as [`Guest::run`].
+    pub fn send(&self, file: &Path, path: &str, mode: &str) -> Result<()> {
+        let script = format!("install -D -m {mode} /dev/stdin {path}");
+        run(self.ssh(&script).stdin(fs::File::open(file)?)).map(drop)
+    }
+
     /// Waits until SSH lets us in.
     ///
     /// # Errors

@@ -18,6 +18,14 @@ pub fn debian(say: impl FnMut(&str)) -> Result<PathBuf> {
     script("build-debian.sh", &[], say)
 }
 
+/// The same, with what a host of virtual machines needs.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn node(say: impl FnMut(&str)) -> Result<PathBuf> {
+    script("build-debian.sh", &["node"], say)
+}
+
 /// The image of the small guest.
 ///
 /// # Errors
