@@ -66,17 +66,18 @@ async fn a_guest_that_stops_to_answer_is_not_ready() {
     assert!(handle.status().ready && !silent());
     task.ctx.guest_seen(Seen::Answers, None);
 
-    node.db.call(|_| Ok(())).await.unwrap();
-    let events = node
-        .db
-        .events_after(crate::db::Scope::Node, Some(id.clone()), 0, 100)
-        .await;
-    let events = events.unwrap();
-    let kinds: Vec<_> = events
-        .iter()
-        .map(|e| e.kind.as_str())
-        .filter(|kind| *kind != "phase")
-        .collect();
+    // They are recorded beside the task.
+    let began = Instant::now();
+    let kinds = loop {
+        let of_it = (crate::db::Scope::Node, Some(id.clone()));
+        let events = node.db.events_after(of_it.0, of_it.1, 0, 100).await;
+        let kinds = events.unwrap().into_iter().map(|e| e.kind.as_str());
+        let kinds: Vec<_> = kinds.filter(|kind| *kind != "phase").collect();
+        if kinds.len() >= 3 || began.elapsed() > PATIENCE {
+            break kinds;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
     assert_eq!(kinds, ["ready", "not-answering", "ready"]);
 }
 
