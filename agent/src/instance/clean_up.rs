@@ -1,6 +1,6 @@
 //! What is left of a QEMU, and at last of an instance: removed, and tried until it is.
 
-use std::io;
+use std::{io, time::Duration};
 
 use crn_api_types::{EventKind, WarningKind};
 use tracing::warn;
@@ -17,7 +17,11 @@ use crate::{
     tasks::TaskError,
 };
 
-const RETRY: Backoff = Backoff::seconds(1, 30);
+/// Most of what is left behind is free within moments.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(30),
+};
 
 impl Task {
     /// Removes what a QEMU leaves behind: its part of the network, sockets, cgroup,
