@@ -9,10 +9,8 @@
 mod disk_support;
 
 use std::{
-    io::{BufRead, BufReader, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::atomic::AtomicBool,
 };
 
@@ -20,7 +18,7 @@ use disk::{
     BaseRef, ByteSize, Content, Error, Flaw, Format, OverlaySpec, create_overlay, create_volume,
     export, info, make_from,
 };
-use disk_support::{base, qemu_check, qemu_io, raw_noise, run};
+use disk_support::{InUse, base, qemu_check, qemu_io, raw_noise, run};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
@@ -162,18 +160,7 @@ fn a_disk_in_use_is_not_copied() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("volume");
     create_volume(&path, ByteSize::from_mib(64), Format::Qcow2).unwrap();
-    let mut qemu = Command::new("qemu-io")
-        .args(["-f", "qcow2", p(&path)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = qemu.stdin.take().unwrap();
-    stdin.write_all(b"write -P 1 0 64k\n").unwrap();
-    let mut answer = String::new();
-    BufReader::new(qemu.stdout.take().unwrap())
-        .read_line(&mut answer)
-        .unwrap();
+    let in_use = InUse::new(&path, Format::Qcow2);
     let target = dir.path().join("out");
     let content = Content {
         path: path.clone(),
@@ -187,8 +174,7 @@ fn a_disk_in_use_is_not_copied() {
         let error = result.unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{error}");
     }
-    drop(stdin);
-    qemu.wait().unwrap();
+    in_use.close();
     export(&content, &target, &GO, |_| ()).unwrap();
     same(&path, "qcow2", &target);
 }

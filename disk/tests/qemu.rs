@@ -8,19 +8,14 @@
 
 mod disk_support;
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs::File, path::Path};
 
 use disk::{
     ByteSize, Created, Error, Flaw, Format, OverlaySpec, check, create_overlay, create_volume,
     grow, info, inspect,
 };
 use disk_support::{
-    base, full_image, get64, put64, qemu_check, qemu_img, qemu_info, qemu_io, raw_noise, run,
+    InUse, base, full_image, get64, put64, qemu_check, qemu_img, qemu_info, qemu_io, raw_noise, run,
 };
 
 const SIZES: [u64; 10] = [
@@ -580,19 +575,7 @@ fn a_disk_in_use_is_left_alone() {
     for format in [Format::Qcow2, Format::Raw] {
         let path = dir.path().join(format!("disk.{format}"));
         create_volume(&path, ByteSize::from_mib(64), format).unwrap();
-        let mut qemu = Command::new("qemu-io")
-            .args(["-f", format.as_str(), p(&path)])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // Once it answers it has the disk open.
-        let mut stdin = qemu.stdin.take().unwrap();
-        stdin.write_all(b"write -P 1 0 64k\n").unwrap();
-        let mut answer = String::new();
-        BufReader::new(qemu.stdout.take().unwrap())
-            .read_line(&mut answer)
-            .unwrap();
+        let in_use = InUse::new(&path, format);
         let error = grow(&path, format, ByteSize::from_mib(128)).unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{format}: {error}");
         if format == Format::Qcow2 {
@@ -604,8 +587,7 @@ fn a_disk_in_use_is_left_alone() {
         let import = || store.import(&path, &disk::Import::default(), |_| ());
         let error = import().unwrap_err();
         assert!(matches!(error, Error::InUse { .. }), "{error}");
-        drop(stdin);
-        qemu.wait().unwrap();
+        in_use.close();
         import().unwrap();
         grow(&path, format, ByteSize::from_mib(128)).unwrap();
         qemu_io(&path, format, &["read -P 1 0 64k"]);

@@ -8,8 +8,9 @@
 
 use std::{
     ffi::OsStr,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, ChildStdin, Command, Stdio},
 };
 
 use disk::{BaseRef, ByteSize, Created, Format, create_volume};
@@ -28,6 +29,37 @@ pub(crate) fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item =
     );
     assert!(output.status.success(), "{command:?}: {out}{err}");
     out.into_owned()
+}
+
+/// A disk that QEMU has open, and has written to.
+pub(crate) struct InUse {
+    qemu: Child,
+    stdin: ChildStdin,
+}
+
+impl InUse {
+    pub(crate) fn new(path: &Path, format: Format) -> Self {
+        let mut qemu = Command::new("qemu-io")
+            .args(["-f", format.as_str()])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once it answers it has the disk open.
+        let mut stdin = qemu.stdin.take().unwrap();
+        stdin.write_all(b"write -P 1 0 64k\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(qemu.stdout.take().unwrap())
+            .read_line(&mut answer)
+            .unwrap();
+        Self { qemu, stdin }
+    }
+
+    pub(crate) fn close(mut self) {
+        drop(self.stdin);
+        self.qemu.wait().unwrap();
+    }
 }
 
 /// `qemu-img`, with words split at spaces and the path at the end.
